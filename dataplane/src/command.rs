@@ -1,0 +1,116 @@
+//! All that control may say to a worker, and all that a worker answers.
+//!
+//! Both directions are bounded rings. A worker takes at most a few commands a turn, so that an
+//! operator's question never delays packets.
+#![forbid(unsafe_code)]
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use crate::conn::state::State;
+use crate::route::{Fib, NeighbourUpdate};
+use crate::service::Snapshot;
+use crate::types::{CoreId, Mac, PortId, Proto, ServerId};
+
+/// Control to worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Use these services from now on; the old snapshot comes back as
+    /// [`Event::RetiredSnapshot`].
+    Snapshot(Arc<Snapshot>),
+    /// Use these routes from now on; the old ones come back as [`Event::RetiredFib`].
+    Fib(Arc<Fib>),
+    /// A neighbour was learned, changed or lost.
+    Neighbour(NeighbourUpdate),
+    /// A port's addresses or MTU changed.
+    Port(PortUpdate),
+    /// Fill this page of connections and send it back as [`Event::Conns`].
+    ListConns(Box<ConnPage>),
+    /// Forward what is in hand, drop what is parked, then end the loop.
+    Stop,
+}
+
+/// Worker to control.
+#[derive(Debug)]
+pub enum Event {
+    /// The worker no longer looks at this snapshot; control drops it.
+    RetiredSnapshot(Arc<Snapshot>),
+    /// The worker no longer looks at these routes; control drops them.
+    RetiredFib(Arc<Fib>),
+    /// Packets wait for the MAC address of `addr` behind `port`; ask the kernel and answer with
+    /// [`Command::Neighbour`] to every worker.
+    Resolve {
+        /// The port whose link it is on.
+        port: PortId,
+        /// The address to resolve.
+        addr: Ipv4Addr,
+    },
+    /// A filled page, answer to [`Command::ListConns`].
+    Conns(Box<ConnPage>),
+}
+
+/// What may change of a port while workers run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortUpdate {
+    /// Which port.
+    pub port: PortId,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+}
+
+/// A bounded page of connections. Control sizes `found`; the worker never grows it.
+#[derive(Debug)]
+pub struct ConnPage {
+    /// Where to go on in the worker's entry array; 0 at first.
+    pub cursor: u32,
+    /// Set by the worker when the array's end was reached.
+    pub done: bool,
+    /// Which worker filled it.
+    pub core: CoreId,
+    /// What was found, at most its capacity.
+    pub found: Vec<ConnView>,
+    /// Entries to look at in one turn, found or not; bounds the pause.
+    pub scan: u32,
+}
+
+impl ConnPage {
+    /// An empty page for `core` with room for `room` connections.
+    #[must_use]
+    pub fn new(core: CoreId, room: usize) -> Box<ConnPage> {
+        let found = Vec::with_capacity(room);
+        Box::new(ConnPage {
+            cursor: 0,
+            done: false,
+            core,
+            found,
+            scan: 4096,
+        })
+    }
+}
+
+/// A connection as listings show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnView {
+    /// TCP or UDP.
+    pub proto: Proto,
+    /// The client (CIP).
+    pub client: SocketAddrV4,
+    /// The virtual service (VIP).
+    pub virtual_: SocketAddrV4,
+    /// The local address (LIP), what the server sees as its client.
+    pub local: SocketAddrV4,
+    /// The real server (RIP).
+    pub server: SocketAddrV4,
+    /// Which server record.
+    pub server_id: ServerId,
+    /// Its state.
+    pub state: State,
+    /// Ticks until it runs out.
+    pub expires: u32,
+    /// Ticks since it was opened.
+    pub age: u32,
+    /// Packets from the client, saturating at 65,535.
+    pub in_packets: u16,
+}

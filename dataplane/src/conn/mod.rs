@@ -1,0 +1,2 @@
+//! conn
+pub mod state;

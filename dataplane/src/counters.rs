@@ -1,0 +1,334 @@
+//! Every counter and drop reason on one page.
+//!
+//! Cells are single-writer: the worker that owns them stores, control only loads. There is no
+//! atomic read-modify-write. Zeroing is a baseline kept by control, never a store from outside.
+#![forbid(unsafe_code)]
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam::utils::CachePadded;
+
+use crate::types::{PortId, ServerId};
+
+/// A counter with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds `n`. Only the owning worker may call it.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes `n` away (gauges: active connections). Only the owning worker may call it.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
+    /// Replaces the value. Only the owning worker may call it.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The value as some recent moment had it.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
+        /// Why a packet was not forwarded. Each is a counter that an operator can read.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl DropReason {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
+
+            /// The reason's name in listings and metrics.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)+ }
+            }
+
+            /// One sentence for people: what happened.
+            #[must_use]
+            pub fn help(self) -> &'static str {
+                match self { $(DropReason::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than an Ethernet header.
+    RuntFrame => "runt_frame",
+    /// Unicast to a MAC address that is not the port's (flooded by a switch).
+    NotOurMac => "not_our_mac",
+    /// IPv4 header truncated, of a bad version, header length or total length.
+    BadIpHeader => "bad_ip_header",
+    /// IPv4 header checksum wrong.
+    BadIpChecksum => "bad_ip_checksum",
+    /// TCP header truncated or its data offset out of range.
+    BadTcpHeader => "bad_tcp_header",
+    /// UDP header truncated or its length out of range.
+    BadUdpHeader => "bad_udp_header",
+    /// TCP or UDP checksum found wrong by the port.
+    BadL4Checksum => "bad_l4_checksum",
+    /// Source address that no packet may have: loopback, multicast, broadcast or unspecified.
+    BadSource => "bad_source",
+    /// Same source and destination address and port (a land attack).
+    Land => "land",
+    /// A fragment for a virtual or local address.
+    Fragment => "fragment",
+    /// TTL ran out.
+    TtlExpired => "ttl_expired",
+    /// For a virtual or local address, but no service and no connection has it.
+    NoConnection => "no_connection",
+    /// The service has no real server that may take a connection.
+    NoServer => "no_server",
+    /// No free local address and port for this server.
+    LipExhausted => "lip_exhausted",
+    /// The connection table is full and nothing could be evicted.
+    ConnTableFull => "conn_table_full",
+    /// No route to the next hop.
+    NoRoute => "no_route",
+    /// The next hop's MAC address was not found in time.
+    NeighbourUnresolved => "neighbour_unresolved",
+    /// Too many packets already wait for a next hop's MAC address.
+    NeighbourQueueFull => "neighbour_queue_full",
+    /// The ring to the owner core was full.
+    HandoffFull => "handoff_full",
+    /// The port's transmit queue was full.
+    TxFull => "tx_full",
+    /// The packet grew past the port's MTU or the buffer.
+    TooBig => "too_big",
+    /// The ring to the kernel twin was full.
+    KernelFull => "kernel_full",
+    /// Past the limit for what is passed to the kernel.
+    KernelPoliced => "kernel_policed",
+}
+
+/// The books of one worker. At rest, over all workers:
+/// `rx + from_kernel + generated = tx + to_kernel + sum(drops) + held`, and
+/// `held = parked + handoff_out - handoff_in`.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    /// Frames received from ports.
+    pub rx_packets: Cell,
+    /// Bytes received from ports.
+    pub rx_bytes: Cell,
+    /// Frames handed to a port's transmit queue.
+    pub tx_packets: Cell,
+    /// Bytes handed to a port's transmit queue.
+    pub tx_bytes: Cell,
+    /// Frames passed to the kernel twin's ring.
+    pub to_kernel: Cell,
+    /// Frames taken from the kernel twin's ring.
+    pub from_kernel: Cell,
+    /// Frames that Weir made itself (resets).
+    pub generated: Cell,
+    /// Frames put on another worker's ring.
+    pub handoff_out: Cell,
+    /// Frames taken from other workers' rings.
+    pub handoff_in: Cell,
+    /// Frames waiting for a neighbour (gauge).
+    pub parked: Cell,
+    /// Frames dropped, by reason.
+    pub drops: [Cell; DropReason::ALL.len()],
+    /// Connections standing (gauge).
+    pub conns: Cell,
+    /// Connections opened.
+    pub conns_opened: Cell,
+    /// Connections that ran out.
+    pub conns_expired: Cell,
+    /// Connections evicted because the table was full.
+    pub conns_evicted: Cell,
+    /// Closing connections replaced by a new SYN of the same client port.
+    pub conns_reused: Cell,
+    /// Local ports taken early from a connection in TIME_WAIT, under shortage.
+    pub lip_early_reuse: Cell,
+    /// Partial L4 checksums completed (ports with `rx_checksum = "fill"`).
+    pub checksums_filled: Cell,
+    /// Turns of the loop that found nothing to do.
+    pub idle_polls: Cell,
+    /// Turns of the loop that found work.
+    pub busy_polls: Cell,
+    /// Per port: what this worker received and sent there.
+    pub ports: Vec<PortCounters>,
+    /// Per real server: see [`ServerCounters`].
+    pub servers: ServerTable,
+}
+
+/// What one worker received and sent on one port.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Frames received.
+    pub rx_packets: Cell,
+    /// Bytes received.
+    pub rx_bytes: Cell,
+    /// Frames sent.
+    pub tx_packets: Cell,
+    /// Bytes sent.
+    pub tx_bytes: Cell,
+    /// Frames the transmit queue had no room for.
+    pub tx_full: Cell,
+}
+
+/// One worker's count for one real server of one service. Inbound is client to server.
+#[derive(Debug, Default)]
+pub struct ServerCounters {
+    /// Connections opened.
+    pub conns: Cell,
+    /// Packets from clients.
+    pub in_packets: Cell,
+    /// Packets from the server.
+    pub out_packets: Cell,
+    /// IP bytes from clients.
+    pub in_bytes: Cell,
+    /// IP bytes from the server.
+    pub out_bytes: Cell,
+    /// Connections in an active state (gauge; IPVS's ActiveConn).
+    pub active: Cell,
+    /// Connections in any other state (gauge; IPVS's InActConn).
+    pub inactive: Cell,
+}
+
+/// Servers in one chunk of a [`ServerTable`].
+pub const SERVER_CHUNK: usize = 256;
+/// Chunks in a [`ServerTable`]: all 24-bit ids.
+const SERVER_CHUNKS: usize = ServerId::LIMIT as usize / SERVER_CHUNK;
+
+type ServerChunk = Box<[CachePadded<ServerCounters>; SERVER_CHUNK]>;
+
+/// Server counters by id: a spine of chunks. Control makes the chunk before it publishes a
+/// server in it ([`ServerTable::reserve`]), so that a worker never allocates.
+pub struct ServerTable {
+    spine: Box<[OnceLock<ServerChunk>]>,
+}
+
+impl std::fmt::Debug for ServerTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerTable").finish_non_exhaustive()
+    }
+}
+
+impl Default for ServerTable {
+    fn default() -> Self {
+        ServerTable {
+            spine: (0..SERVER_CHUNKS).map(|_| OnceLock::new()).collect(),
+        }
+    }
+}
+
+impl ServerTable {
+    /// Makes room for `id`. Called by control, before a snapshot names the server.
+    pub fn reserve(&self, id: ServerId) {
+        self.spine[id.0 as usize / SERVER_CHUNK]
+            .get_or_init(|| Box::new(std::array::from_fn(|_| CachePadded::default())));
+    }
+
+    /// The cells of `id`; `None` when control never reserved it.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: ServerId) -> Option<&ServerCounters> {
+        let chunk = self.spine.get(id.0 as usize / SERVER_CHUNK)?.get()?;
+        Some(&chunk[id.0 as usize % SERVER_CHUNK])
+    }
+}
+
+impl WorkerCounters {
+    /// Zeroed counters for a worker that serves `ports` ports.
+    #[must_use]
+    pub fn new(ports: usize) -> Self {
+        WorkerCounters {
+            rx_packets: Cell::default(),
+            rx_bytes: Cell::default(),
+            tx_packets: Cell::default(),
+            tx_bytes: Cell::default(),
+            to_kernel: Cell::default(),
+            from_kernel: Cell::default(),
+            generated: Cell::default(),
+            handoff_out: Cell::default(),
+            handoff_in: Cell::default(),
+            parked: Cell::default(),
+            drops: std::array::from_fn(|_| Cell::default()),
+            conns: Cell::default(),
+            conns_opened: Cell::default(),
+            conns_expired: Cell::default(),
+            conns_evicted: Cell::default(),
+            conns_reused: Cell::default(),
+            lip_early_reuse: Cell::default(),
+            checksums_filled: Cell::default(),
+            idle_polls: Cell::default(),
+            busy_polls: Cell::default(),
+            ports: (0..ports).map(|_| PortCounters::default()).collect(),
+            servers: ServerTable::default(),
+        }
+    }
+
+    /// Counts a drop.
+    #[inline]
+    pub fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].add(1);
+    }
+
+    /// This worker's cells for `port`.
+    #[inline]
+    #[must_use]
+    pub fn port(&self, port: PortId) -> Option<&PortCounters> {
+        self.ports.get(usize::from(port.0))
+    }
+}
+
+/// The sum of several workers' books, as control reports it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// See [`WorkerCounters::rx_packets`].
+    pub rx: u64,
+    /// See [`WorkerCounters::tx_packets`].
+    pub tx: u64,
+    /// See [`WorkerCounters::to_kernel`].
+    pub to_kernel: u64,
+    /// See [`WorkerCounters::from_kernel`].
+    pub from_kernel: u64,
+    /// See [`WorkerCounters::generated`].
+    pub generated: u64,
+    /// All drops together.
+    pub dropped: u64,
+    /// Parked frames and frames on rings between workers.
+    pub held: u64,
+}
+
+impl Totals {
+    /// Adds up the books of `workers`.
+    pub fn of<'a>(workers: impl IntoIterator<Item = &'a WorkerCounters>) -> Totals {
+        let mut t = Totals::default();
+        for w in workers {
+            t.rx += w.rx_packets.get();
+            t.tx += w.tx_packets.get();
+            t.to_kernel += w.to_kernel.get();
+            t.from_kernel += w.from_kernel.get();
+            t.generated += w.generated.get();
+            t.dropped += w.drops.iter().map(Cell::get).sum::<u64>();
+            let rings = w.handoff_out.get().wrapping_sub(w.handoff_in.get());
+            t.held = t.held.wrapping_add(w.parked.get()).wrapping_add(rings);
+        }
+        t
+    }
+
+    /// Whether every packet is in exactly one column. True only while no worker runs.
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        self.rx + self.from_kernel + self.generated
+            == self.tx + self.to_kernel + self.dropped + self.held
+    }
+}

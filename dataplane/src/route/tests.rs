@@ -1,0 +1,91 @@
+use super::*;
+use crate::types::Tick;
+
+fn via(port: u8, gateway: Option<[u8; 4]>) -> RouteTarget {
+    RouteTarget::Port {
+        port: PortId(port),
+        gateway: gateway.map(Ipv4Addr::from),
+    }
+}
+
+fn route(prefix: [u8; 4], len: u8, target: RouteTarget) -> Route {
+    Route {
+        prefix: prefix.into(),
+        len,
+        target,
+    }
+}
+
+#[test]
+fn longest_prefix_wins_and_reject_hides_shorter_ones() {
+    let fib = Fib::new(
+        7,
+        &[
+            route([0, 0, 0, 0], 0, via(0, Some([10, 0, 0, 1]))),
+            route([10, 1, 0, 0], 16, via(1, Some([9, 9, 9, 9]))),
+            route([10, 1, 0, 77], 16, via(1, None)), // same network: the last is kept
+            route([10, 1, 2, 0], 24, RouteTarget::Reject),
+            route([10, 1, 2, 3], 32, via(0, None)),
+        ],
+    );
+    let hop = |d: [u8; 4]| fib.lookup(d.into()).map(|h| (h.port.0, h.addr.octets()));
+    assert_eq!(hop([8, 8, 8, 8]), Some((0, [10, 0, 0, 1])));
+    assert_eq!(hop([10, 1, 9, 9]), Some((1, [10, 1, 9, 9])));
+    assert_eq!(hop([10, 1, 2, 4]), None);
+    assert_eq!(hop([10, 1, 2, 3]), Some((0, [10, 1, 2, 3])));
+    assert_eq!(Fib::empty().lookup(Ipv4Addr::LOCALHOST), None);
+}
+
+#[test]
+fn a_neighbour_keeps_its_index_and_an_index_can_change_hands() {
+    let mut n = Neighbours::default();
+    let update = |id, last, mac: Option<u8>| NeighbourUpdate {
+        id: NeighbourId(id),
+        port: PortId(1),
+        addr: Ipv4Addr::new(10, 1, 0, last),
+        mac: mac.map(|m| Mac([2, 0, 0, 0, 0, m])),
+    };
+    let hop = |last| Hop {
+        port: PortId(1),
+        addr: Ipv4Addr::new(10, 1, 0, last),
+    };
+    n.update(update(4, 11, None));
+    assert_eq!(n.find(hop(11)), Some(NeighbourId(4)));
+    assert_eq!(n.get(NeighbourId(4)), None);
+    n.update(update(4, 11, Some(9)));
+    assert_eq!(
+        n.get(NeighbourId(4)),
+        Some((PortId(1), Mac([2, 0, 0, 0, 0, 9])))
+    );
+    n.update(update(4, 12, Some(8)));
+    assert_eq!(n.find(hop(11)), None);
+    assert_eq!(n.find(hop(12)), Some(NeighbourId(4)));
+    assert_eq!(n.get(NeighbourId::NONE), None);
+}
+
+#[test]
+fn parking_is_bounded_per_hop_and_in_all_and_gives_frames_back_in_order() {
+    let hop = |n: u32| Hop {
+        port: PortId(0),
+        addr: Ipv4Addr::from(n),
+    };
+    let mut p = Parking::default();
+    assert_eq!(p.park(0, hop(1), Tick(0)), Ok(true));
+    for i in 1..parking::PARKED_PER_HOP {
+        assert_eq!(p.park(i, hop(1), Tick(0)), Ok(false));
+    }
+    assert_eq!(p.park(99, hop(1), Tick(0)), Err(99));
+    let mut n = 2;
+    while p.len() < parking::PARKED_MAX {
+        assert_eq!(p.park(1000, hop(n), Tick(64)), Ok(true));
+        n += 1;
+    }
+    assert_eq!(p.park(99, hop(n), Tick(64)), Err(99));
+    assert_eq!(p.release(hop(1)).map(|p| p.frame), Some(0));
+    assert!(p.expire(Tick(3 * 64 - 1)).is_none());
+    let mut expired = 0;
+    while p.expire(Tick(3 * 64)).is_some() {
+        expired += 1;
+    }
+    assert_eq!(expired, parking::PARKED_PER_HOP - 1);
+}

@@ -1,0 +1,228 @@
+//! Virtual services and real servers as the workers see them: an immutable snapshot.
+//!
+//! Control builds a [`Snapshot`] with [`SnapshotBuilder`], sends it to every worker by ring
+//! and frees it when the last worker has sent it back. Workers never change it; what changes
+//! while forwarding (scheduler cursors, counters) lives in the worker, by id.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::conn::state::Timeouts;
+use crate::forward::ForwardMode;
+use crate::sched::SchedulerKind;
+use crate::types::{Proto, ServerId, ServiceId};
+
+#[cfg(test)]
+mod tests;
+
+/// What a client addresses: protocol, VIP and port; port 0 stands for every port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// TCP or UDP.
+    pub proto: Proto,
+    /// The virtual address.
+    pub vip: Ipv4Addr,
+    /// The virtual port; 0 is every port that no other service of this VIP names.
+    pub port: u16,
+}
+
+/// A virtual service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Stable number.
+    pub id: ServiceId,
+    /// The operator's name for it.
+    pub name: Arc<str>,
+    /// What clients address.
+    pub key: ServiceKey,
+    /// How a server is chosen for a new connection.
+    pub scheduler: SchedulerKind,
+    /// Servers that new connections may go to, in configuration order; a server with weight 0
+    /// drains: it is listed and never chosen.
+    pub servers: Vec<Candidate>,
+    /// FULL-NAT's local addresses: what servers see as the client.
+    pub local_addresses: Vec<Ipv4Addr>,
+}
+
+/// A real server as a scheduler sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which server.
+    pub id: ServerId,
+    /// Its share of new connections, 0 to 65,535; 0 drains.
+    pub weight: u32,
+}
+
+/// A real server of one service, standing or removed but still holding connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Server {
+    /// Stable number.
+    pub id: ServerId,
+    /// The service it serves.
+    pub service: ServiceId,
+    /// Its address (RIP) and port.
+    pub address: SocketAddrV4,
+    /// How packets reach it.
+    pub forward: ForwardMode,
+}
+
+/// Why an address is Weir's: nothing for it is passed to the kernel as TCP or UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AddressUse {
+    /// A service listens there, or did and still has connections.
+    pub vip: bool,
+    /// FULL-NAT sends from there.
+    pub local: bool,
+}
+
+const CHUNK: usize = 256;
+type Chunk = Arc<[Option<Server>; CHUNK]>;
+
+/// Everything workers know of services at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows by one with each publication.
+    pub generation: u64,
+    /// Connection timeouts.
+    pub timeouts: Timeouts,
+    services: Vec<Option<Arc<Service>>>,
+    by_key: HashMap<ServiceKey, ServiceId, RandomState>,
+    servers: Vec<Chunk>,
+    addresses: HashMap<Ipv4Addr, AddressUse, RandomState>,
+}
+
+impl Snapshot {
+    /// No service at all.
+    #[must_use]
+    pub fn empty() -> Arc<Snapshot> {
+        Arc::new(SnapshotBuilder::default().build(0))
+    }
+
+    /// The service that takes a new connection to `key`: exact, then port 0.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, key: ServiceKey) -> Option<&Service> {
+        let id = match self.by_key.get(&key) {
+            Some(id) => *id,
+            None => *self.by_key.get(&ServiceKey { port: 0, ..key })?,
+        };
+        self.service(id)
+    }
+
+    /// The service of this id.
+    #[inline]
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> Option<&Service> {
+        self.services.get(id.0 as usize)?.as_deref()
+    }
+
+    /// All services, by id.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().filter_map(Option::as_deref)
+    }
+
+    /// The server of this id, removed ones with connections included.
+    #[inline]
+    #[must_use]
+    pub fn server(&self, id: ServerId) -> Option<&Server> {
+        self.servers.get(id.0 as usize / CHUNK)?[id.0 as usize % CHUNK].as_ref()
+    }
+
+    /// All servers, by id, removed ones with connections included.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().flat_map(|chunk| chunk.iter().flatten())
+    }
+
+    /// What Weir uses `addr` for.
+    #[inline]
+    #[must_use]
+    pub fn address_use(&self, addr: Ipv4Addr) -> AddressUse {
+        self.addresses.get(&addr).copied().unwrap_or_default()
+    }
+}
+
+/// Collects services and servers into a [`Snapshot`].
+#[derive(Debug, Default)]
+pub struct SnapshotBuilder {
+    timeouts: Timeouts,
+    services: Vec<Option<Arc<Service>>>,
+    servers: Vec<Chunk>,
+    addresses: HashMap<Ipv4Addr, AddressUse, RandomState>,
+}
+
+impl SnapshotBuilder {
+    /// Sets the connection timeouts.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// Adds a service; its VIP and local addresses become Weir's.
+    pub fn service(&mut self, service: Arc<Service>) {
+        self.vip(service.key.vip);
+        for &lip in &service.local_addresses {
+            self.local(lip);
+        }
+        let at = service.id.0 as usize;
+        if self.services.len() <= at {
+            self.services.resize(at + 1, None);
+        }
+        self.services[at] = Some(service);
+    }
+
+    /// Adds a real server; also one that was removed and still has connections.
+    pub fn server(&mut self, server: Server) {
+        let (chunk, slot) = (server.id.0 as usize / CHUNK, server.id.0 as usize % CHUNK);
+        while self.servers.len() <= chunk {
+            self.servers.push(Arc::new([None; CHUNK]));
+        }
+        Arc::make_mut(&mut self.servers[chunk])[slot] = Some(server);
+    }
+
+    /// Keeps `addr` as a virtual address, though no service may listen there any more.
+    pub fn vip(&mut self, addr: Ipv4Addr) {
+        self.addresses.entry(addr).or_default().vip = true;
+    }
+
+    /// Keeps `addr` as a local address, though no service may use it any more.
+    pub fn local(&mut self, addr: Ipv4Addr) {
+        self.addresses.entry(addr).or_default().local = true;
+    }
+
+    /// Starts from the servers of `old`, sharing the chunks that do not change.
+    pub fn servers_of(&mut self, old: &Snapshot) {
+        self.servers.clone_from(&old.servers);
+    }
+
+    /// Forgets a server whose last connection is gone.
+    pub fn forget_server(&mut self, id: ServerId) {
+        let (chunk, slot) = (id.0 as usize / CHUNK, id.0 as usize % CHUNK);
+        if let Some(chunk) = self.servers.get_mut(chunk) {
+            Arc::make_mut(chunk)[slot] = None;
+        }
+    }
+
+    /// The snapshot, numbered `generation`.
+    #[must_use]
+    pub fn build(self, generation: u64) -> Snapshot {
+        let by_key = self
+            .services
+            .iter()
+            .flatten()
+            .map(|s| (s.key, s.id))
+            .collect::<HashMap<_, _, _>>();
+        Snapshot {
+            generation,
+            timeouts: self.timeouts,
+            services: self.services,
+            by_key,
+            servers: self.servers,
+            addresses: self.addresses,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Single-producer, single-consumer rings: worker to worker, worker to twin thread and back.
+//!
+//! Each pair of threads has its own ring (rtrb: one load-acquire and one store-release each
+//! side, no read-modify-write). A full ring is a counted drop, never a wait.
+#![forbid(unsafe_code)]
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::types::{CoreId, PortId};
+
+/// What the other worker is to do with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandoffKind {
+    /// It owns the flow: process the frame as if it had arrived there.
+    Process,
+    /// It has a transmit queue on the port and we have none: send the finished frame.
+    Transmit,
+}
+
+/// A frame that changes cores.
+#[derive(Debug)]
+pub struct Handoff<F> {
+    /// The frame.
+    pub frame: F,
+    /// The port it arrived on (`Process`) or leaves by (`Transmit`).
+    pub port: PortId,
+    /// What to do with it.
+    pub kind: HandoffKind,
+}
+
+/// One worker's rings to and from every other worker, indexed by core; its own are unused.
+#[derive(Debug)]
+pub struct Links<F> {
+    /// To each core.
+    pub out: Vec<Option<Producer<Handoff<F>>>>,
+    /// From each core.
+    pub into: Vec<Option<Consumer<Handoff<F>>>>,
+}
+
+/// Rings of `capacity` frames between every two of `workers` workers.
+#[must_use]
+pub fn mesh<F>(workers: u8, capacity: usize) -> Vec<Links<F>> {
+    let n = usize::from(workers);
+    let mut links: Vec<Links<F>> = (0..n)
+        .map(|_| Links {
+            out: (0..n).map(|_| None).collect(),
+            into: (0..n).map(|_| None).collect(),
+        })
+        .collect();
+    for from in 0..n {
+        for to in (0..n).filter(|&to| to != from) {
+            let (producer, consumer) = RingBuffer::new(capacity);
+            links[from].out[to] = Some(producer);
+            links[to].into[from] = Some(consumer);
+        }
+    }
+    links
+}
+
+/// A frame between a worker and the kernel twin of `port`.
+#[derive(Debug)]
+pub struct KernelFrame<F> {
+    /// The port whose twin it is for, or from.
+    pub port: PortId,
+    /// The frame.
+    pub frame: F,
+}
+
+/// One side's rings between a worker and the twin thread.
+#[derive(Debug)]
+pub struct KernelEnd<F> {
+    /// To the other side.
+    pub out: Producer<KernelFrame<F>>,
+    /// From the other side.
+    pub into: Consumer<KernelFrame<F>>,
+}
+
+/// The two ends, of `capacity` frames each way: the worker's, then the twin thread's.
+#[must_use]
+pub fn kernel_rings<F>(capacity: usize) -> (KernelEnd<F>, KernelEnd<F>) {
+    let (to_kernel, at_kernel) = RingBuffer::new(capacity);
+    let (from_kernel, at_worker) = RingBuffer::new(capacity);
+    (
+        KernelEnd {
+            out: to_kernel,
+            into: at_worker,
+        },
+        KernelEnd {
+            out: from_kernel,
+            into: at_kernel,
+        },
+    )
+}
+
+/// Which worker sends for `core` on a port with `tx_queues` transmit queues.
+#[must_use]
+pub fn transmitter(core: CoreId, tx_queues: u8) -> CoreId {
+    CoreId(core.0 % tx_queues.max(1))
+}

@@ -1,0 +1,2 @@
+//! weir-perf
+fn main() {}
