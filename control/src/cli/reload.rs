@@ -1,0 +1,34 @@
+//! `weir reload`: the file again, all of it or nothing.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use crate::api::client;
+use crate::api::documents::Reloaded;
+
+/// Tells the running daemon to read its configuration file again
+///
+/// The whole new file is applied, or, when anything in it is wrong, nothing: then the running
+/// configuration stays as it is and the problems are printed. No connection is lost: a real
+/// server that was removed keeps its connections until they end. Returns when every worker uses
+/// the new configuration.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {}
+
+pub(super) fn run(_: &Options, socket: &Path) -> anyhow::Result<String> {
+    Ok(human(&client::post::<Reloaded>(socket, "/v1/reload")?))
+}
+
+pub(super) fn human(reloaded: &Reloaded) -> String {
+    let generation = reloaded.generation;
+    if reloaded.changes.is_empty() {
+        return format!("nothing changed; generation {generation}\n");
+    }
+    let mut text = format!("reloaded; generation {generation}\n");
+    for change in &reloaded.changes {
+        text.push_str("  ");
+        text.push_str(change);
+        text.push('\n');
+    }
+    text
+}
