@@ -1,6 +1,7 @@
 //! The table against a plain map: random openings, packets, removals and time.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use proptest::prelude::*;
 
@@ -11,7 +12,11 @@ use crate::forward::ForwardMode;
 use crate::types::{Proto, ServerId, Tick};
 
 fn new(n: u32) -> NewConn {
-    let proto = if n % 3 == 0 { Proto::Udp } else { Proto::Tcp };
+    let proto = if n.is_multiple_of(3) {
+        Proto::Udp
+    } else {
+        Proto::Tcp
+    };
     let addr = |net: u32, port: u32| {
         std::net::SocketAddrV4::new((net | n >> 8).into(), (port + n % 256) as u16)
     };
@@ -163,9 +168,9 @@ proptest! {
         let mut model: HashMap<u32, Tick> = HashMap::new();
         for op in ops {
             match op {
-                Op::Open(n, ticks) => if !model.contains_key(&n) {
+                Op::Open(n, ticks) => if let Entry::Vacant(free) = model.entry(n) {
                     match t.insert(&new(n), ticks, now) {
-                        Ok(_) => { model.insert(n, now.after(ticks)); }
+                        Ok(_) => { free.insert(now.after(ticks)); }
                         Err(TableFull) => prop_assert_eq!(model.len(), 300),
                     }
                 },

@@ -191,7 +191,7 @@ proptest! {
         let l4 = Diff::of(&[(old[0], new[0]), (old[1], new[1]), (old[2], new[2])]);
         let l4_at = 34 + checksum::l4_at(if udp { Proto::Udp } else { Proto::Tcp });
         // 0 and 0xffff are the same number; UDP writes 0xffff, and so does the pipeline.
-        let same = |a: u16, b: u16| a == b || (a % 0xffff == 0 && b % 0xffff == 0);
+        let same = |a: u16, b: u16| a == b || (a.is_multiple_of(0xffff) && b.is_multiple_of(0xffff));
         prop_assert!(same(l3.apply(be16(&before, 24)), be16(&after, 24)));
         prop_assert!(same(l4.apply(be16(&before, l4_at)), be16(&after, l4_at)));
         prop_assert!(same(l3.reversed().apply(be16(&after, 24)), be16(&before, 24)));
