@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 use weir_dataplane::command::{ConnPage, ConnView};
-use weir_dataplane::service::Snapshot;
-use weir_dataplane::{CoreId, ServerId, Tick};
+use weir_dataplane::{CoreId, Tick};
 
+use super::services::ServiceBook;
 use crate::api::documents::{Connection, Connections};
 use crate::api::{ConnectionFilter, Problem};
 
@@ -74,12 +74,12 @@ impl Listings {
         Some(page)
     }
 
-    /// Takes a page that came back; `snapshot` names the services.
-    pub(crate) fn take(&mut self, mut page: Box<ConnPage>, snapshot: &Snapshot) {
+    /// Takes a page that came back; `services` have the names.
+    pub(crate) fn take(&mut self, mut page: Box<ConnPage>, services: &ServiceBook) {
         let at = usize::from(page.core.0);
         self.away[at] = false;
         if let Some(active) = &mut self.active {
-            active.add(&page, snapshot);
+            active.add(&page, services);
             if !page.done && !active.more {
                 page.found.clear();
                 active.next[at] = Some(page);
@@ -118,9 +118,9 @@ impl Listings {
 }
 
 impl Active {
-    fn add(&mut self, page: &ConnPage, snapshot: &Snapshot) {
+    fn add(&mut self, page: &ConnPage, services: &ServiceBook) {
         for view in &page.found {
-            let service = service_name(snapshot, view.server_id);
+            let service = services.name(view.server_id);
             if !matches(&self.filter, view, service) {
                 continue;
             }
@@ -131,11 +131,6 @@ impl Active {
             self.found.push(connection(page.core, view, service));
         }
     }
-}
-
-fn service_name(snapshot: &Snapshot, server: ServerId) -> Option<&str> {
-    let service = snapshot.server(server)?.service;
-    Some(&*snapshot.service(service)?.name)
 }
 
 fn matches(filter: &ConnectionFilter, view: &ConnView, service: Option<&str>) -> bool {
