@@ -3,7 +3,8 @@
 //! ```text
 //!  clients 192.0.2.0/24 .. -- 10.0.0.1 -- wan0 [10.0.0.2, VIP 10.0.0.10] lan0 -- 10.1.0.11-13
 //! ```
-#![allow(dead_code)] // each test binary uses its own part
+// Each test binary uses its own part, and nothing outside sees it.
+#![allow(dead_code, unreachable_pub)]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -349,7 +350,7 @@ impl Director {
     }
 
     /// The kernel sends a frame out of `port` through `worker`.
-    pub fn from_kernel(&mut self, worker: usize, port: PortId, bytes: &[u8]) {
+    pub fn kernel_sends(&mut self, worker: usize, port: PortId, bytes: &[u8]) {
         let frame = self.pool.frame(bytes);
         self.kernel[worker]
             .out

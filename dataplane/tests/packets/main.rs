@@ -124,7 +124,7 @@ fn udp_keeps_a_missing_checksum_missing_and_never_sends_zero() {
 #[test]
 fn weights_decide_and_weight_zero_drains() {
     let mut d = Director::new(&Shape::default());
-    let mut hosts = |d: &mut Director, from: u16, n: u16| {
+    let hosts = |d: &mut Director, from: u16, n: u16| {
         let mut hosts = [0; 14];
         for port in from..from + n {
             let client = std::net::SocketAddrV4::new([192, 0, 2, 1].into(), port);
@@ -415,7 +415,7 @@ fn the_kernel_gets_what_is_its_own_and_sends_through_the_ports() {
             );
         }
         for worker in 0..usize::from(workers) {
-            d.from_kernel(worker, LAN, &arp);
+            d.kernel_sends(worker, LAN, &arp);
         }
         d.settle();
         assert_eq!(
