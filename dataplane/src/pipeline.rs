@@ -420,7 +420,7 @@ impl<Q: PortQueue> Worker<Q> {
         if let Ok(inserted) = self.conns.insert(new, ticks, now) {
             return Ok(inserted.0);
         }
-        let victim = self.conns.victim().ok_or(DropReason::ConnTableFull)?;
+        let victim = self.conns.victim(now).ok_or(DropReason::ConnTableFull)?;
         self.close(victim);
         self.counters.conns_evicted.add(1);
         self.conns

@@ -1,8 +1,8 @@
 //! The connection table of one worker: entries, an index by both directions' keys, timers.
 //!
 //! Bounded, taken at start, owned by one core. One [`Conn`] of 64 bytes serves both directions
-//! of a flow; the index ([`index::Index`]) finds it by the key of either; the wheel
-//! ([`wheel::Wheel`]) finds what has run out, lazily: a packet only writes a deadline.
+//! of a flow; the index (`index`) finds it by the key of either; the wheel
+//! (`wheel`) finds what has run out, lazily: a packet only writes a deadline.
 //! All told some 90 bytes a connection (`perf memory` measures it).
 #![deny(unsafe_code)]
 

@@ -327,12 +327,12 @@ impl ConnTable {
     /// else the closing one, else the UDP flow that runs out first. Never an established
     /// connection: then the new one is refused.
     #[must_use]
-    pub fn victim(&mut self) -> Option<ConnId> {
+    pub fn victim(&mut self, now: Tick) -> Option<ConnId> {
         let mut best: Option<((u8, u32), u32)> = None;
-        let now = self.entries.len() as u32;
-        for _ in 0..VICTIM_SCAN.min(now) {
+        let entries = self.entries.len() as u32;
+        for _ in 0..VICTIM_SCAN.min(entries) {
             let at = self.hand;
-            self.hand = if at + 1 < now { at + 1 } else { 0 };
+            self.hand = if at + 1 < entries { at + 1 } else { 0 };
             let c = &self.entries[at as usize];
             let class = match c.state() {
                 _ if !c.is_live() => continue,
@@ -341,16 +341,18 @@ impl ConnTable {
                 State::Udp => 2,
                 _ => continue,
             };
-            let order = if class == 0 {
-                c.created.0
-            } else {
-                c.deadline.0
+            let order = match class {
+                0 => u32::MAX - now.since(c.created),
+                _ => c.deadline.since(now),
             };
             if best.is_none_or(|(known, _)| (class, order) < known) {
                 best = Some(((class, order), at));
             }
         }
-        best.map(|(_, at)| ConnId(at))
+        let (_, at) = best?;
+        // Go on behind the victim: of equals the one that was not looked at for longest is next.
+        self.hand = if at + 1 < entries { at + 1 } else { 0 };
+        Some(ConnId(at))
     }
 
     /// Live connections among the `scan` entries from `cursor` on, and where to go on; `None`
