@@ -17,6 +17,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eal_init",
     "rte_strerror",
     "rte_version",
+    "rte_log_cur_msg_loglevel",
     "rte_thread_register",
     "rte_thread_unregister",
     "rte_dev_name",
@@ -59,6 +60,9 @@ const TYPES: &[&str] = &["rte_mempool_cache", "weir_.*"];
 
 /// Variables and constants.
 const VARS: &[&str] = &[
+    "WEIR_LCORE_NONE",
+    "RTE_MAX_ETHPORTS",
+    "RTE_LOG_(ERR|WARNING|NOTICE|INFO)",
     "rte_eth_fp_ops",
     "RTE_PKTMBUF_HEADROOM",
     "RTE_MBUF_PORT_INVALID",
