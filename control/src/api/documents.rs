@@ -295,6 +295,8 @@ pub(crate) struct Reloaded {
     pub(crate) generation: u64,
     /// What changed, one sentence each; empty when nothing did.
     pub(crate) changes: Vec<String>,
+    /// Addresses that the kernel did not take, one sentence each; the rest is applied.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Any refusal.

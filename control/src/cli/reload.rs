@@ -1,6 +1,7 @@
 //! `weir reload`: the file again, all of it or nothing.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write;
 use std::path::Path;
 
 use crate::api::client;
@@ -26,9 +27,10 @@ pub(super) fn human(reloaded: &Reloaded) -> String {
     }
     let mut text = format!("reloaded; generation {generation}\n");
     for change in &reloaded.changes {
-        text.push_str("  ");
-        text.push_str(change);
-        text.push('\n');
+        let _ = writeln!(text, "  {change}");
+    }
+    for warning in &reloaded.warnings {
+        let _ = writeln!(text, "warning: {warning}");
     }
     text
 }
