@@ -37,7 +37,10 @@ impl Neighbours {
             addr: u.addr,
         };
         if let Some(old) = self.slots[at].filter(|old| old.hop != hop) {
-            self.by_hop.remove(&old.hop);
+            // Unless the old address has another index by now: updates come in any order.
+            if self.by_hop.get(&old.hop) == Some(&u.id) {
+                self.by_hop.remove(&old.hop);
+            }
         }
         self.slots[at] = Some(Slot { hop, mac: u.mac });
         self.by_hop.insert(hop, u.id);
