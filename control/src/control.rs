@@ -16,7 +16,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +27,8 @@ use weir_dataplane::route::{Fib, Hop, Route};
 use crate::api::documents::Status;
 use crate::api::{Request, documents};
 use crate::config::Config;
-use crate::model::Model;
-use crate::net::{AddressProblem, NetEvent, TwinThreadCounters};
+use crate::model::{self, Model, OutOfIds};
+use crate::net::{AddressKind, AddressProblem, NetEvent, TwinThreadCounters, WantedAddress};
 
 mod counters;
 pub(crate) mod kernel;
@@ -130,6 +130,10 @@ pub(crate) struct Control {
     twins: Option<Arc<TwinThreadCounters>>,
     kernel: Kernel,
     services: ServiceBook,
+    /// The generation that was published last; 0 before the first.
+    generation: u64,
+    /// The addresses of all servers that were published last.
+    servers: Vec<Ipv4Addr>,
     neighbours: NeighbourBook,
     /// Neighbours found no index: said once until there is room again.
     neighbours_full: bool,
@@ -153,14 +157,19 @@ pub(crate) struct Control {
 
 impl Control {
     /// A loop that begins with a rollout of `parts.config`; the workers hold no services yet.
-    pub(crate) fn new(parts: Parts) -> Control {
+    ///
+    /// # Errors
+    /// More real servers than there are numbers for.
+    pub(crate) fn new(parts: Parts) -> Result<Control, OutOfIds> {
         let mut model = Model::default();
-        model.apply(&parts.config);
+        model.apply(&parts.config)?;
         let placement = parts.workers.iter().map(|w| (w.cpu, w.idle)).collect();
         let links: Vec<WorkerLink> = parts.workers.into_iter().map(|w| w.link).collect();
         let (done, finished) = mpsc::channel(8);
         let now = Instant::now();
-        Control {
+        let mut services = ServiceBook::default();
+        services.follow(&model, None, &links);
+        Ok(Control {
             config_file: parts.config_file,
             config: parts.config,
             model,
@@ -170,7 +179,9 @@ impl Control {
             ports: parts.ports,
             twins: parts.twins,
             kernel: parts.kernel,
-            services: ServiceBook::new(),
+            services,
+            generation: 0,
+            servers: Vec::new(),
             neighbours: NeighbourBook::default(),
             neighbours_full: false,
             routes: Vec::new(),
@@ -184,7 +195,7 @@ impl Control {
             fast_until: now,
             done,
             finished,
-        }
+        })
     }
 
     /// Runs until told to stop. Workers and addresses are as they were: taking them down is
@@ -202,6 +213,7 @@ impl Control {
         }
         loop {
             self.turn();
+            let pause = self.pause();
             tokio::select! {
                 _ = &mut inputs.stop => return Ok(()),
                 Some(request) = inputs.requests.recv() => self.request(request),
@@ -213,7 +225,7 @@ impl Control {
                 Some(done) = self.finished.recv() => self.done(done),
                 _ = housekeeping.tick() => self.keep_house(),
                 _ = pulse.tick() => self.feel_pulse(),
-                () = tokio::time::sleep(self.pause()) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -243,7 +255,8 @@ impl Control {
         }
         if self.rollout.is_settled() && self.changed {
             self.changed = false;
-            let step = self.rollout.start(self.model.snapshot(), self.model.addresses());
+            let addresses = self.model.addresses().into_iter().map(wanted).collect();
+            let step = self.rollout.start(self.model.snapshot(), addresses);
             self.step(step);
         } else if let Some(step) = self.rollout.workers_hold(self.held_generation()) {
             self.step(step);
@@ -280,7 +293,8 @@ impl Control {
             }
             Step::Spread(snapshot) => {
                 tracing::debug!(generation = snapshot.generation, "publishing services");
-                self.services.publish(Arc::clone(&snapshot));
+                self.generation = snapshot.generation;
+                self.servers = snapshot.servers().map(|s| *s.address.ip()).collect();
                 for link in &mut self.links {
                     link.post_snapshot(Arc::clone(&snapshot));
                 }
@@ -292,8 +306,7 @@ impl Control {
 
     /// A rollout is complete.
     fn settled(&mut self) {
-        let generation = self.services.snapshot().generation;
-        tracing::debug!(generation, "every worker holds the services");
+        tracing::debug!(generation = self.generation, "every worker holds the services");
         if !self.ready {
             self.ready = true;
             self.started = Instant::now();
@@ -302,7 +315,7 @@ impl Control {
             systemd::ready();
         }
         if !self.changed {
-            self.reload_settled(generation);
+            self.reload_settled();
         }
     }
 
@@ -390,25 +403,32 @@ impl Control {
     /// Has the kernel look after the next hops of all servers.
     fn keep_servers(&self) {
         let fib = Fib::new(self.epoch, &self.routes);
-        let servers = self.services.snapshot().servers();
-        let hops: HashSet<Hop> = servers
-            .filter_map(|server| fib.lookup(*server.address.ip()))
-            .collect();
-        self.kernel.keep(hops);
+        let hops = self.servers.iter().filter_map(|addr| fib.lookup(*addr));
+        self.kernel.keep(hops.collect());
     }
 
-    fn keep_house(&mut self) {
+    /// Makes the twins' carrier what the cards' links are.
+    pub(crate) fn follow_links(&mut self) {
         for port in &mut self.ports {
             port.follow_link();
         }
-        // A worker with older services may still open connections to a removed server.
-        let latest = self.services.snapshot().generation;
-        if self.rollout.is_settled() && !self.changed && self.held_generation() == latest {
-            let links = &self.links;
-            self.changed = self.model.reap(|server| {
-                let traffic = services::traffic(server, links);
-                traffic.active.wrapping_add(traffic.inactive)
-            });
+    }
+
+    fn keep_house(&mut self) {
+        self.follow_links();
+        if !self.model.has_removed() {
+            return;
+        }
+        // First which services workers may still look at, then what their connections are.
+        let oldest = self.held_generation();
+        let links = &self.links;
+        let gone = self.model.reap(oldest, |server| {
+            let counted = services::counted(server, links);
+            counted.active.wrapping_add(counted.inactive)
+        });
+        if gone {
+            self.services.follow(&self.model, None, &self.links);
+            self.changed = true;
         }
     }
 
@@ -437,12 +457,12 @@ impl Control {
 
     fn service_document(&self) -> documents::Services {
         let keys: Vec<_> = self.config.services.iter().map(|s| s.key).collect();
-        self.services.document(&keys, &self.links)
+        self.services.document(self.generation, &self.model, &keys, &self.links)
     }
 
     fn status(&self) -> Status {
-        let workers: Vec<_> = self.links.iter().zip(&self.placement);
-        let workers = workers.into_iter().map(|(link, (cpu, idle))| {
+        let workers = self.links.iter().zip(&self.placement);
+        let workers = workers.map(|(link, (cpu, idle))| {
             let counters = link.counters();
             documents::Worker {
                 worker: link.core().0,
@@ -460,7 +480,7 @@ impl Control {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            generation: self.services.snapshot().generation,
+            generation: self.generation,
             settled: self.rollout.is_settled() && !self.changed,
             config_file: self.config_file.display().to_string(),
             services: self.config.services.len(),
@@ -471,5 +491,17 @@ impl Control {
             workers,
             ports: ports.collect(),
         }
+    }
+}
+
+/// The model's wish in the words of the kernel's side.
+fn wanted(address: model::WantedAddress) -> WantedAddress {
+    WantedAddress {
+        addr: address.addr,
+        kind: match address.kind {
+            model::AddressKind::Vip => AddressKind::Vip,
+            model::AddressKind::Local => AddressKind::Local,
+        },
+        port: address.port,
     }
 }

@@ -11,6 +11,8 @@ use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::config::LogFormat;
+
 #[cfg(test)]
 mod tests;
 
@@ -25,16 +27,26 @@ pub(crate) enum Format {
     Auto,
 }
 
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Format {
+        match format {
+            LogFormat::Auto => Format::Auto,
+            LogFormat::Human => Format::Human,
+            LogFormat::Json => Format::Json,
+        }
+    }
+}
+
 /// The variables that say what is logged; the first that is set counts.
 const FILTER_VARIABLES: [&str; 2] = ["WEIR_LOG", "RUST_LOG"];
-const DEFAULT_FILTER: &str = "info";
 
-/// Starts logging to stderr, for the whole process.
+/// Starts logging to stderr, for the whole process: from `level` on, unless a variable says
+/// otherwise.
 ///
 /// # Errors
 /// A filter variable that is set but makes no sense, named with its value.
-pub(crate) fn init(format: Format) -> anyhow::Result<()> {
-    let filter = filter(|name| std::env::var(name).ok())?;
+pub(crate) fn init(format: Format, level: Level) -> anyhow::Result<()> {
+    let filter = filter(level, |name| std::env::var(name).ok())?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr);
@@ -52,7 +64,7 @@ pub(crate) fn init(format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn filter(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<EnvFilter> {
+fn filter(level: Level, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<EnvFilter> {
     for name in FILTER_VARIABLES {
         let Some(value) = variable(name).filter(|value| !value.is_empty()) else {
             continue;
@@ -61,7 +73,7 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<EnvFilter
             anyhow::anyhow!("{name}={value:?}: {e}; write a level (info, debug ...) or target=level")
         });
     }
-    Ok(EnvFilter::new(DEFAULT_FILTER))
+    Ok(EnvFilter::default().add_directive(level.into()))
 }
 
 /// A panic is our bug. It is logged, with its thread, and the process dies at once: a load

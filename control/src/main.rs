@@ -4,7 +4,6 @@
 //! [`control`] is its loop; [`workers`] are the dataplane's threads, [`net`] the kernel's side,
 //! [`config`], [`model`] and [`publish`] the way from a file to what workers see, [`api`] what
 //! programs may ask.
-#![deny(unsafe_code)]
 
 mod api;
 mod cli;

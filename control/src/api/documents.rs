@@ -181,15 +181,31 @@ pub(crate) struct Traffic {
     pub(crate) out_bytes: u64,
 }
 
+impl Traffic {
+    /// The counts since they were `zero`. Cells wrap like counters do, and gauges are sums of
+    /// cells read one after the other.
+    pub(crate) fn since(self, zero: Traffic) -> Traffic {
+        Traffic {
+            active: self.active.wrapping_sub(zero.active),
+            inactive: self.inactive.wrapping_sub(zero.inactive),
+            conns: self.conns.wrapping_sub(zero.conns),
+            in_packets: self.in_packets.wrapping_sub(zero.in_packets),
+            out_packets: self.out_packets.wrapping_sub(zero.out_packets),
+            in_bytes: self.in_bytes.wrapping_sub(zero.in_bytes),
+            out_bytes: self.out_bytes.wrapping_sub(zero.out_bytes),
+        }
+    }
+}
+
 impl std::ops::AddAssign for Traffic {
     fn add_assign(&mut self, t: Traffic) {
         self.active = self.active.wrapping_add(t.active);
         self.inactive = self.inactive.wrapping_add(t.inactive);
-        self.conns += t.conns;
-        self.in_packets += t.in_packets;
-        self.out_packets += t.out_packets;
-        self.in_bytes += t.in_bytes;
-        self.out_bytes += t.out_bytes;
+        self.conns = self.conns.wrapping_add(t.conns);
+        self.in_packets = self.in_packets.wrapping_add(t.in_packets);
+        self.out_packets = self.out_packets.wrapping_add(t.out_packets);
+        self.in_bytes = self.in_bytes.wrapping_add(t.in_bytes);
+        self.out_bytes = self.out_bytes.wrapping_add(t.out_bytes);
     }
 }
 
@@ -293,7 +309,9 @@ pub(crate) struct Balance {
 pub(crate) struct Reloaded {
     /// The generation that every worker holds now.
     pub(crate) generation: u64,
-    /// What changed, one sentence each; empty when nothing did.
+    /// What changed, in one line of numbers.
+    pub(crate) summary: String,
+    /// What changed, one line each; empty when nothing did.
     pub(crate) changes: Vec<String>,
     /// Addresses that the kernel did not take, one sentence each; the rest is applied.
     pub(crate) warnings: Vec<String>,

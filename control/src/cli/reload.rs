@@ -20,14 +20,16 @@ pub(super) fn run(_: &Options, socket: &Path) -> anyhow::Result<String> {
     Ok(human(&client::post::<Reloaded>(socket, "/v1/reload")?))
 }
 
+/// Changes that are printed one by one.
+const DETAILS: usize = 50;
+
 pub(super) fn human(reloaded: &Reloaded) -> String {
-    let generation = reloaded.generation;
-    if reloaded.changes.is_empty() {
-        return format!("nothing changed; generation {generation}\n");
-    }
-    let mut text = format!("reloaded; generation {generation}\n");
-    for change in &reloaded.changes {
+    let mut text = format!("generation {}: {}\n", reloaded.generation, reloaded.summary);
+    for change in reloaded.changes.iter().take(DETAILS) {
         let _ = writeln!(text, "  {change}");
+    }
+    if let Some(more @ 1..) = reloaded.changes.len().checked_sub(DETAILS) {
+        let _ = writeln!(text, "  ... and {more} more");
     }
     for warning in &reloaded.warnings {
         let _ = writeln!(text, "warning: {warning}");

@@ -15,19 +15,19 @@ use crate::log::Format;
 /// SIGINT exits at once.
 ///
 /// What is logged is chosen by WEIR_LOG, or RUST_LOG, in the syntax of tracing's filters:
-/// `WEIR_LOG=debug`, `WEIR_LOG=info,weir::net=trace`. Without them: info.
+/// `WEIR_LOG=debug`, `WEIR_LOG=info,weir::net=trace`. Without them it is the configuration's
+/// `[log] level`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// The configuration file
     #[arg(long, value_name = "FILE", default_value = "/etc/weir/weir.toml")]
     config: PathBuf,
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t = Format::Auto)]
-    log: Format,
+    /// How log lines look, whatever the configuration's `[log] format` is
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log: Option<Format>,
 }
 
 pub(super) fn run(options: &Options, socket: &Path) -> anyhow::Result<String> {
-    crate::log::init(options.log)?;
-    crate::run::run(&options.config, socket)?;
+    crate::run::run(&options.config, socket, options.log)?;
     Ok(String::new())
 }

@@ -7,6 +7,7 @@ use super::{Control, Done, systemd};
 use crate::api::Problem;
 use crate::api::documents::Reloaded;
 use crate::config::{self, Config};
+use crate::model::{Changes, ServerChange, ServiceChange};
 use crate::net::AddressProblem;
 
 /// Where the answer goes.
@@ -25,7 +26,7 @@ struct Job {
     /// Who waits; nobody after SIGHUP.
     back: Option<Back>,
     /// What changes; `None` until the file is read.
-    changes: Option<Vec<String>>,
+    changes: Option<Changes>,
     /// Addresses that the kernel did not take.
     warnings: Vec<String>,
 }
@@ -60,33 +61,31 @@ impl Control {
     /// The file was read: applies it, or refuses.
     pub(super) fn reload_loaded(&mut self, loaded: Result<Config, String>) {
         let file = self.config_file.display();
-        let accepted = loaded.and_then(|new| match config::restart_needed(&self.config, &new) {
+        let applied = loaded.and_then(|new| match config::restart_needed(&self.config, &new) {
             Some(reason) => Err(format!("{file}: {reason}")),
-            None => Ok(new),
+            None => match self.model.apply(&new) {
+                Ok(changes) => Ok((new, changes)),
+                Err(problem) => Err(format!("{file}: {problem}")),
+            },
         });
-        let new = match accepted {
-            Ok(new) => new,
+        let (new, changes) = match applied {
+            Ok(applied) => applied,
             Err(reason) => {
                 tracing::error!("reload refused, nothing changed: {reason}");
                 self.reload_over(Err(Problem::Refused(reason)));
                 return;
             }
         };
-        let changes = self.model.apply(&new).lines();
         self.config = new;
+        tracing::info!("reload: {changes}");
         if changes.is_empty() {
-            tracing::info!("reload: nothing changed");
-            let generation = self.services.snapshot().generation;
-            self.reload_over(Ok(Reloaded {
-                generation,
-                changes,
-                warnings: Vec::new(),
-            }));
+            self.reload_over(Ok(reloaded(self.generation, &changes, Vec::new())));
             return;
         }
-        for change in &changes {
-            tracing::info!("reload: {change}");
+        for line in lines(&changes) {
+            tracing::debug!("reload: {line}");
         }
+        self.services.follow(&self.model, Some(&changes), &self.links);
         if let Some(job) = &mut self.reload.job {
             job.changes = Some(changes);
         }
@@ -100,8 +99,8 @@ impl Control {
         }
     }
 
-    /// Everything that had changed is rolled out, as `generation`.
-    pub(super) fn reload_settled(&mut self, generation: u64) {
+    /// Everything that had changed is rolled out.
+    pub(super) fn reload_settled(&mut self) {
         let Some(job) = &mut self.reload.job else {
             return self.reload_once_more();
         };
@@ -109,12 +108,8 @@ impl Control {
             return; // the file is still being read; this was another rollout
         };
         let warnings = std::mem::take(&mut job.warnings);
-        tracing::info!(generation, "reload applied");
-        self.reload_over(Ok(Reloaded {
-            generation,
-            changes,
-            warnings,
-        }));
+        tracing::info!(generation = self.generation, "reload applied");
+        self.reload_over(Ok(reloaded(self.generation, &changes, warnings)));
     }
 
     fn reload_over(&mut self, outcome: Result<Reloaded, Problem>) {
@@ -130,4 +125,19 @@ impl Control {
             self.reload_asked(None);
         }
     }
+}
+
+fn reloaded(generation: u64, changes: &Changes, warnings: Vec<String>) -> Reloaded {
+    Reloaded {
+        generation,
+        summary: changes.to_string(),
+        changes: lines(changes),
+        warnings,
+    }
+}
+
+fn lines(changes: &Changes) -> Vec<String> {
+    let services = changes.services.iter().map(ServiceChange::to_string);
+    let servers = changes.servers.iter().map(ServerChange::to_string);
+    services.chain(servers).collect()
 }

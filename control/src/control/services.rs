@@ -2,136 +2,106 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 
+use weir_dataplane::ServerId;
 use weir_dataplane::counters::ServerCounters;
-use weir_dataplane::service::{Server, Service, ServiceKey, Snapshot};
-use weir_dataplane::{ServerId, ServiceId};
+use weir_dataplane::service::ServiceKey;
 
 use super::link::WorkerLink;
 use crate::api::documents::{self, ServerState, Traffic};
+use crate::model::{Changes, Model, ServiceEntry, What};
 
-/// The services that were last published, and what is left of removed ones.
-#[derive(Debug)]
+/// What listings need beside the model.
+#[derive(Debug, Default)]
 pub(super) struct ServiceBook {
-    snapshot: Arc<Snapshot>,
-    /// Services by id, removed ones as long as they have servers.
-    services: HashMap<ServiceId, Service>,
+    /// The name of each server's service.
+    names: HashMap<ServerId, Arc<str>>,
+    /// What a server's cells had counted when it was added: its number may have been another's.
+    zeroes: HashMap<ServerId, Traffic>,
 }
 
 impl ServiceBook {
-    /// No services.
-    pub(super) fn new() -> ServiceBook {
-        ServiceBook {
-            snapshot: Snapshot::empty(),
-            services: HashMap::new(),
+    /// The model changed: `changes` is what an edit did to it, where it was an edit.
+    pub(super) fn follow(
+        &mut self,
+        model: &Model,
+        changes: Option<&Changes>,
+        workers: &[WorkerLink],
+    ) {
+        self.names.clear();
+        for service in model.services() {
+            let servers = service.servers.iter();
+            self.names.extend(servers.map(|s| (s.id, Arc::clone(&service.name))));
         }
-    }
-
-    /// These services are published now.
-    pub(super) fn publish(&mut self, snapshot: Arc<Snapshot>) {
-        for service in snapshot.services() {
-            self.services.insert(service.id, service.clone());
+        let servers = changes.iter().flat_map(|changes| &changes.servers);
+        for server in servers.filter(|server| server.what == What::Added) {
+            let mut zero = counted(server.id, workers);
+            (zero.active, zero.inactive) = (0, 0); // these are not totals
+            self.zeroes.insert(server.id, zero);
         }
-        let leaving: std::collections::HashSet<ServiceId> =
-            snapshot.servers().map(|server| server.service).collect();
-        self.services
-            .retain(|id, _| snapshot.service(*id).is_some() || leaving.contains(id));
-        self.snapshot = snapshot;
-    }
-
-    /// What was published last.
-    pub(super) fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
+        self.zeroes.retain(|id, _| self.names.contains_key(id));
     }
 
     /// The name of the service that `server` serves, or did.
     pub(super) fn name(&self, server: ServerId) -> Option<&str> {
-        let service = self.snapshot.server(server)?.service;
-        self.services.get(&service).map(|service| &*service.name)
+        self.names.get(&server).map(|name| &**name)
     }
 
-    /// The document; services in the order of `keys`, others after them.
+    /// The document; standing services in the order of `keys`, removed ones after them.
     pub(super) fn document(
         &self,
+        generation: u64,
+        model: &Model,
         keys: &[ServiceKey],
         workers: &[WorkerLink],
     ) -> documents::Services {
-        let mut servers: HashMap<ServiceId, Vec<&Server>> = HashMap::new();
-        for server in self.snapshot.servers() {
-            servers.entry(server.service).or_default().push(server);
-        }
-        let mut services: Vec<&Service> = self.services.values().collect();
         let place: HashMap<&ServiceKey, usize> = keys.iter().zip(0..).collect();
-        services.sort_by_key(|service| {
-            let removed = self.snapshot.service(service.id).is_none();
-            let place = place.get(&service.key).copied().unwrap_or(usize::MAX);
-            (removed, place, service.id.0)
-        });
-        let document = |service: &Service| {
-            let servers = servers.remove(&service.id).unwrap_or_default();
-            self.service(service, &servers, workers)
-        };
+        let mut services: Vec<&ServiceEntry> = model.services().collect();
+        services.sort_by_key(|s| place.get(&s.key).copied().unwrap_or(usize::MAX));
+        let services = services.into_iter().map(|s| self.service(s, workers));
         documents::Services {
-            generation: self.snapshot.generation,
-            services: services.into_iter().map(document).collect(),
+            generation,
+            services: services.collect(),
         }
     }
 
-    fn service(
-        &self,
-        service: &Service,
-        servers: &[&Server],
-        workers: &[WorkerLink],
-    ) -> documents::Service {
-        let current = self.snapshot.service(service.id);
-        let candidates = current.map_or(&[][..], |current| &current.servers);
-        let by_id: HashMap<ServerId, (usize, u32)> = candidates
-            .iter()
-            .zip(0..)
-            .map(|(c, place)| (c.id, (place, c.weight)))
-            .collect();
-        let mut servers = servers.to_vec();
-        servers.sort_by_key(|server| {
-            let place = by_id.get(&server.id).map(|(place, _)| *place);
-            (place.unwrap_or(usize::MAX), server.id.0)
-        });
-        let forward = servers.first().map_or("", |server| server.forward.name());
-        documents::Service {
-            name: service.name.to_string(),
-            protocol: service.key.proto.to_string(),
-            address: std::net::SocketAddrV4::new(service.key.vip, service.key.port),
-            scheduler: service.scheduler.name().to_owned(),
+    fn service(&self, entry: &ServiceEntry, workers: &[WorkerLink]) -> documents::Service {
+        let forward = entry.forward.name();
+        let servers = entry.servers.iter().map(|server| documents::Server {
+            address: server.address,
             forward: forward.to_owned(),
-            local_addresses: service.local_addresses.clone(),
-            servers: servers
-                .into_iter()
-                .map(|server| {
-                    let weight = by_id.get(&server.id).map(|(_, weight)| *weight);
-                    documents::Server {
-                        address: server.address,
-                        forward: server.forward.name().to_owned(),
-                        weight: weight.unwrap_or(0),
-                        state: match weight {
-                            None => ServerState::Leaving,
-                            Some(0) => ServerState::Drained,
-                            Some(_) => ServerState::Active,
-                        },
-                        traffic: traffic(server.id, workers),
-                    }
-                })
-                .collect(),
+            weight: server.weight.into(),
+            state: match (server.removed_in, server.weight) {
+                (Some(_), _) => ServerState::Leaving,
+                (None, 0) => ServerState::Drained,
+                (None, _) => ServerState::Active,
+            },
+            traffic: self.traffic(server.id, workers),
+        });
+        documents::Service {
+            name: entry.name.to_string(),
+            protocol: entry.key.proto.to_string(),
+            address: SocketAddrV4::new(entry.key.vip, entry.key.port),
+            scheduler: entry.scheduler.name().to_owned(),
+            forward: forward.to_owned(),
+            local_addresses: entry.local_addresses.clone(),
+            servers: servers.collect(),
         }
+    }
+
+    fn traffic(&self, server: ServerId, workers: &[WorkerLink]) -> Traffic {
+        let zero = self.zeroes.get(&server).copied().unwrap_or_default();
+        counted(server, workers).since(zero)
     }
 }
 
-/// What passed through `server`, over all workers.
-pub(super) fn traffic(server: ServerId, workers: &[WorkerLink]) -> Traffic {
+/// What the cells of `server` say, over all workers.
+pub(super) fn counted(server: ServerId, workers: &[WorkerLink]) -> Traffic {
     let mut sum = Traffic::default();
-    for cells in workers
-        .iter()
-        .filter_map(|worker| worker.counters().servers.get(server))
-    {
+    let cells = workers.iter().filter_map(|w| w.counters().servers.get(server));
+    for cells in cells {
         let ServerCounters {
             conns,
             in_packets,
