@@ -116,8 +116,9 @@ impl WorkerThreads {
                 .map_err(|source| StartError::Thread { core, source })?;
             threads.push(thread);
         }
-        drop(started);
-        starts.into_iter().collect::<Result<(), StartError>>()?;
+        for start in starts.iter().take(threads.len()) {
+            start?;
+        }
         Ok(WorkerThreads { threads })
     }
 
