@@ -29,7 +29,7 @@ use crate::route::{Hop, NeighbourId};
 use crate::sched::{Cursor, View};
 use crate::service::{Server, Service, ServiceKey, Snapshot};
 use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
-use crate::types::{CoreId, Mac, Proto, Tick};
+use crate::types::{CoreId, Mac, PortId, Proto, Tick};
 use crate::worker::Worker;
 
 /// How a burst came to this worker.
@@ -110,7 +110,7 @@ impl PuntPolicers {
 /// Where a rewritten packet goes.
 enum Next {
     /// To a neighbour whose MAC is known.
-    Known(NeighbourId),
+    Known(PortId, Mac),
     /// To a neighbour whose MAC has to be asked for.
     Ask(Hop),
 }
@@ -279,7 +279,7 @@ impl<Q: PortQueue> Worker<Q> {
         self.track(hit, flow, now);
         fullnat::rewrite(frame.bytes_mut(), flow, self.conns.get(hit.id), hit.dir);
         match self.next_hop(hit) {
-            Ok(Next::Known(id)) => self.output(id, frame),
+            Ok(Next::Known(port, mac)) => self.output(port, mac, frame),
             Ok(Next::Ask(hop)) => self.park(hop, frame, now),
             Err(reason) => self.counters.dropped(reason),
         }
@@ -333,23 +333,28 @@ impl<Q: PortQueue> Worker<Q> {
     fn next_hop(&mut self, hit: Hit) -> Result<Next, DropReason> {
         let epoch = self.fib.epoch;
         let conn = self.conns.get(hit.id);
-        let (known, fresh, towards) = match hit.dir {
-            Direction::Inbound => match self.server_hops.get(conn.server_id().0 as usize) {
-                Some(s) => (s.hop, s.epoch == epoch, conn.server()),
-                None => (NeighbourId::NONE, false, conn.server()),
-            },
-            Direction::Outbound => (conn.client_hop, conn.route_epoch == epoch, conn.client()),
+        let (known, fresh) = match hit.dir {
+            Direction::Inbound => {
+                let server = self.server_hops.get(conn.server_id().0 as usize);
+                server.map_or((NeighbourId::NONE, false), |s| (s.hop, s.epoch == epoch))
+            }
+            Direction::Outbound => (conn.client_hop, conn.route_epoch == epoch),
         };
-        if fresh && self.neighbours.get(known).is_some() {
-            return Ok(Next::Known(known));
+        if fresh && let Some((port, mac)) = self.neighbours.get(known) {
+            return Ok(Next::Known(port, mac));
         }
-        self.find_hop(hit, *towards.ip())
+        self.find_hop(hit)
     }
 
     /// Looks the next hop up, and keeps it where the next packet looks first.
     #[cold]
-    fn find_hop(&mut self, hit: Hit, towards: Ipv4Addr) -> Result<Next, DropReason> {
-        let hop = self.fib.lookup(towards).ok_or(DropReason::NoRoute)?;
+    fn find_hop(&mut self, hit: Hit) -> Result<Next, DropReason> {
+        let conn = self.conns.get(hit.id);
+        let towards = match hit.dir {
+            Direction::Inbound => conn.server(),
+            Direction::Outbound => conn.client(),
+        };
+        let hop = self.fib.lookup(*towards.ip()).ok_or(DropReason::NoRoute)?;
         let Some(id) = self.neighbours.find(hop) else {
             return Ok(Next::Ask(hop));
         };
@@ -366,18 +371,14 @@ impl<Q: PortQueue> Worker<Q> {
                 (conn.client_hop, conn.route_epoch) = (id, epoch);
             }
         }
-        Ok(if self.neighbours.get(id).is_some() {
-            Next::Known(id)
-        } else {
-            Next::Ask(hop)
+        Ok(match self.neighbours.get(id) {
+            Some((port, mac)) => Next::Known(port, mac),
+            None => Next::Ask(hop),
         })
     }
 
     #[inline]
-    fn output(&mut self, to: NeighbourId, mut frame: Q::Frame) {
-        let Some((port, mac)) = self.neighbours.get(to) else {
-            return self.counters.dropped(DropReason::NeighbourUnresolved);
-        };
+    fn output(&mut self, port: PortId, mac: Mac, mut frame: Q::Frame) {
         let lane = usize::from(port.0);
         let port = &self.lanes[lane].port;
         let bytes = frame.bytes_mut();

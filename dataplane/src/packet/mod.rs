@@ -94,11 +94,17 @@ pub fn parse(frame: &[u8], trust_l3: bool) -> Result<Parsed, DropReason> {
 /// The reason to drop it.
 #[inline(always)]
 pub fn parse_into(flow: &mut Flow, frame: &[u8], trust_l3: bool) -> Result<Kind, DropReason> {
-    let ethertype = eth::ethertype(frame)?;
-    if ethertype != eth::IPV4 {
+    // One length check for both fixed headers: what follows reads at constant places.
+    let Some(headers) = frame.first_chunk::<{ ipv4::END }>() else {
+        return match eth::ethertype(frame)? {
+            eth::IPV4 => Err(DropReason::BadIpHeader),
+            _ => Ok(Kind::Other),
+        };
+    };
+    if be16(headers, 12) != eth::IPV4 {
         return Ok(Kind::Other);
     }
-    let ip = ipv4::check(frame, trust_l3)?;
+    let ip = ipv4::check(headers, frame, trust_l3)?;
     if ip.fragment {
         return Ok(Kind::Fragment);
     }
@@ -106,16 +112,16 @@ pub fn parse_into(flow: &mut Flow, frame: &[u8], trust_l3: bool) -> Result<Kind,
         usize::from(ip.l4),
         eth::HEADER_LEN + usize::from(ip.total_len),
     );
-    (flow.key.proto, flow.tcp_flags) = match ip.protocol {
-        ipv4::TCP => (Proto::Tcp, tcp::check(frame, l4, end)?),
-        ipv4::UDP => {
-            udp::check(frame, l4, end)?;
-            (Proto::Udp, 0)
+    let segment = frame.get(l4..end).unwrap_or_default();
+    (flow.key.proto, flow.tcp_flags, flow.key.ports) = match ip.protocol {
+        ipv4::TCP => {
+            let tcp = tcp::check(segment)?;
+            (Proto::Tcp, tcp[tcp::FLAGS_AT], be32(tcp, 0))
         }
+        ipv4::UDP => (Proto::Udp, 0, be32(udp::check(segment)?, 0)),
         _ => return Ok(Kind::Other),
     };
     flow.key.addrs = u64::from(ip.src) << 32 | u64::from(ip.dst);
-    flow.key.ports = be32(frame, l4);
     (flow.l4, flow.ip_len, flow.ttl) = (ip.l4, ip.total_len, ip.ttl);
     Ok(Kind::Flow)
 }
