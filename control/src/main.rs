@@ -3,5 +3,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod config;
+mod model;
+mod publish;
 
 fn main() {}
