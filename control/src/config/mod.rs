@@ -31,11 +31,10 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub(crate) use report::{Problem, Report};
+pub(crate) use report::Report;
 pub(crate) use restart::restart_needed;
 pub(crate) use types::{
-    Addresses, Cidr, Config, Cores, Device, Idle, Log, LogFormat, Port, RealServer, RxChecksum,
-    Service, VipOwner, Workers,
+    Config, Cores, Idle, LogFormat, Port, RealServer, RxChecksum, Service, VipOwner, Workers,
 };
 
 use reader::{Key, Problems, Section};

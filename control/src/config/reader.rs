@@ -226,11 +226,6 @@ impl<'t> Section<'t> {
         self.table?.get(key)
     }
 
-    /// Where `key`'s value stands; `None` when it is not there.
-    pub(super) fn place(&self, key: &str) -> Option<usize> {
-        self.get(key).map(|v| v.span().start)
-    }
-
     /// Whether `key` was written, rightly or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()

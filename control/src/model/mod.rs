@@ -23,22 +23,20 @@ mod ids;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use weir_dataplane::conn::state::Timeouts;
-use weir_dataplane::forward::ForwardMode;
-use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::{self, ServiceKey};
 use weir_dataplane::{ServerId, ServiceId};
 
-use crate::config::{self, Config, RealServer, VipOwner};
+use crate::config::{self, Config, VipOwner};
 use crate::publish::Publisher;
 
 pub(crate) use changes::{Changes, ServerChange, ServiceChange, What};
+pub(crate) use entry::ServiceEntry;
 use entry::{Edit, Local};
-pub(crate) use entry::{ServerEntry, ServiceEntry};
 use ids::Ids;
 
 /// All services with their servers.
@@ -163,9 +161,9 @@ impl Model {
     /// Forgets what was removed and has no connections left; whether there was any, so that a
     /// new snapshot and fewer addresses are due.
     ///
-    /// `oldest_in_use` is the oldest generation that any worker may still look at
-    /// ([`InUse::oldest`](crate::publish::InUse::oldest)): with an older one it could yet open
-    /// a connection. `standing` gives the connections of a server, all workers together, as
+    /// `oldest_in_use` is the oldest generation of snapshots that any worker may still look at,
+    /// those that wait on its ring included: with one in which a removed server still stood, it
+    /// could yet open a connection. `standing` gives the connections of a server, all workers together, as
     /// counted after that was known.
     pub(crate) fn reap(&mut self, oldest_in_use: u64, standing: impl Fn(ServerId) -> u64) -> bool {
         let out_of_reach = |removed_in: Option<u64>| removed_in.is_some_and(|g| g <= oldest_in_use);

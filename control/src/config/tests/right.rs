@@ -9,6 +9,7 @@ use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::ServiceKey;
 
 use super::super::reader::Key;
+use super::super::types::{Cidr, Device};
 use super::super::{machine, restart_needed, scalars, services, words};
 use super::*;
 
