@@ -1,1 +1,4 @@
+//! The Weir daemon and command line.
+mod net;
+
 fn main() {}
