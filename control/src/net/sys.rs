@@ -92,7 +92,12 @@ impl Tap {
     /// Shows the cable of the interface plugged in, or not.
     pub(crate) fn set_carrier(&self, up: bool) -> io::Result<()> {
         // SAFETY: TUNSETCARRIER reads one int, which lives until the call has returned.
-        Ok(unsafe { ioctl(&self.fd, Setter::<TUNSETCARRIER, c_int>::new(c_int::from(up)))? })
+        Ok(unsafe {
+            ioctl(
+                &self.fd,
+                Setter::<TUNSETCARRIER, c_int>::new(c_int::from(up)),
+            )?
+        })
     }
 
     /// Takes a frame that the kernel sent; `WouldBlock` when there is none.

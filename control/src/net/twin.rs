@@ -21,9 +21,9 @@ const TUN_DEVICE: &str = "/dev/net/tun";
 /// The kernel takes the greater of each of the first three and `conf/all`'s, and sends
 /// redirects when either says so.
 const SYSCTLS: [(&str, &str); 4] = [
-    ("arp_ignore", "1"), // answer for an address only on the twin that has it
-    ("arp_announce", "2"), // ask with an address of the asked network, never with a VIP
-    ("rp_filter", "2"),  // clients may come in by another port than the route back
+    ("arp_ignore", "1"),     // answer for an address only on the twin that has it
+    ("arp_announce", "2"),   // ask with an address of the asked network, never with a VIP
+    ("rp_filter", "2"),      // clients may come in by another port than the route back
     ("send_redirects", "0"), // the director is on purpose not the shortest way
 ];
 
@@ -152,16 +152,24 @@ impl Twin {
             return Err(TwinError::BadName { name });
         }
         let interfaces = Interfaces::open().map_err(refused("look for"))?;
-        let adopted = interfaces.index(name).map_err(refused("look for"))?.is_some();
+        let adopted = interfaces
+            .index(name)
+            .map_err(refused("look for"))?
+            .is_some();
         let tap = Tap::attach(device, name).map_err(|e| attach_error(e, device, name))?;
         // Not persistent yet: on an early return the kernel takes back what it just made.
-        tap.set_carrier(false).map_err(refused("set the carrier of"))?;
+        tap.set_carrier(false)
+            .map_err(refused("set the carrier of"))?;
         let ifindex = interfaces
             .index(name)
             .and_then(|index| index.ok_or_else(|| io::ErrorKind::NotFound.into()))
             .map_err(refused("find"))?;
-        interfaces.set_mac(name, mac).map_err(refused("set the MAC address of"))?;
-        interfaces.set_mtu(name, mtu).map_err(refused("set the MTU of"))?;
+        interfaces
+            .set_mac(name, mac)
+            .map_err(refused("set the MAC address of"))?;
+        interfaces
+            .set_mtu(name, mtu)
+            .map_err(refused("set the MTU of"))?;
         set_sysctls(name);
         interfaces.set_up(name).map_err(refused("set up"))?;
         tap.set_persistent(true).map_err(refused("keep"))?;
@@ -250,7 +258,10 @@ fn set_sysctls(name: &str) {
     for (key, value) in SYSCTLS {
         let path = format!("/proc/sys/net/ipv4/conf/{name}/{key}");
         if let Err(error) = std::fs::write(&path, value) {
-            tracing::warn!(port = name, "cannot set {path} to {value}: {error}; set it yourself");
+            tracing::warn!(
+                port = name,
+                "cannot set {path} to {value}: {error}; set it yourself"
+            );
         }
     }
 }

@@ -111,7 +111,9 @@ pub(super) fn read(message: &AddressMessage) -> Option<Present> {
 }
 
 async fn put(handle: &Handle, place: Place) -> io::Result<()> {
-    let mut request = handle.address().add(place.ifindex, place.addr.into(), place.prefix_len);
+    let mut request = handle
+        .address()
+        .add(place.ifindex, place.addr.into(), place.prefix_len);
     let proto = AddressAttribute::Protocol(AddressProtocol::Other(PROTO));
     request.message_mut().attributes.push(proto);
     request.execute().await.map_err(io_error)
@@ -122,7 +124,12 @@ async fn take(handle: &Handle, place: Place) -> io::Result<()> {
         .index(place.ifindex)
         .address(place.addr, place.prefix_len)
         .build();
-    let taken = handle.address().del(message).execute().await.map_err(io_error);
+    let taken = handle
+        .address()
+        .del(message)
+        .execute()
+        .await
+        .map_err(io_error);
     match taken {
         // Someone else took it, or the interface is gone.
         Err(e) if is_absent(&e) => Ok(()),

@@ -26,7 +26,7 @@ mod apply;
 mod tests;
 
 /// `IFA_PROTO` of the addresses that Weir puts: a number without a meaning to the kernel
-/// (`ip address show proto 87`; 'W'). Kernels before 5.18 forget it.
+/// ('W'; `ip address show proto 87` of iproute2 6.3). Kernels before 5.18 forget it.
 pub(crate) const PROTO: u8 = b'W';
 
 /// What an address is for.
@@ -190,7 +190,10 @@ impl AddressBook {
 
     /// What Weir put on the interface `ifindex`.
     pub(super) fn ours_on(&self, ifindex: u32) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        let here = self.ours.iter().filter(move |place| place.ifindex == ifindex);
+        let here = self
+            .ours
+            .iter()
+            .filter(move |place| place.ifindex == ifindex);
         here.map(|place| place.addr)
     }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State as OperState};
 use weir_dataplane::{Mac, PortId};
 
 use super::NetEvent;
@@ -14,7 +14,9 @@ struct State {
     mac: Mac,
     mtu: u16,
     up: bool,
-    carrier: bool,
+    /// The kernel's operational state is "up": carrier has arrived at the queue of packets,
+    /// which comes a moment after the carrier flag. Before, what is sent is lost.
+    operational: bool,
 }
 
 /// The twins, and what was last heard of each.
@@ -28,7 +30,7 @@ pub(super) struct Links {
 pub(super) struct LinkChange {
     /// The news for the control loop, when there is any.
     pub(super) event: Option<NetEvent>,
-    /// The port whose twin can send from now on: it is up and has carrier.
+    /// The port whose twin can send from now on: it is up and operational.
     pub(super) ready: Option<PortId>,
 }
 
@@ -41,7 +43,10 @@ impl Links {
 
     /// The port whose twin has this index; `None` for any other interface.
     pub(super) fn port(&self, ifindex: u32) -> Option<PortId> {
-        let (twin, _) = self.twins.iter().find(|(twin, _)| twin.ifindex == ifindex)?;
+        let (twin, _) = self
+            .twins
+            .iter()
+            .find(|(twin, _)| twin.ifindex == ifindex)?;
         Some(twin.port)
     }
 
@@ -53,7 +58,10 @@ impl Links {
 
     /// The MAC address of the twin with this index, once it is known.
     pub(super) fn mac(&self, ifindex: u32) -> Option<Mac> {
-        let (_, state) = self.twins.iter().find(|(twin, _)| twin.ifindex == ifindex)?;
+        let (_, state) = self
+            .twins
+            .iter()
+            .find(|(twin, _)| twin.ifindex == ifindex)?;
         Some(state.as_ref()?.mac)
     }
 
@@ -68,7 +76,10 @@ impl Links {
             return none;
         }
         let index = message.header.index;
-        let Some((twin, old)) = self.twins.iter_mut().find(|(twin, _)| twin.ifindex == index)
+        let Some((twin, old)) = self
+            .twins
+            .iter_mut()
+            .find(|(twin, _)| twin.ifindex == index)
         else {
             return none;
         };
@@ -77,10 +88,10 @@ impl Links {
         };
         if deleted {
             new.up = false;
-            new.carrier = false;
+            new.operational = false;
         }
         let shown = |s: &State| (s.mac, s.mtu, s.up);
-        let can_send = |s: &State| s.up && s.carrier;
+        let can_send = |s: &State| s.up && s.operational;
         let changed = old.as_ref().map(shown) != Some(shown(&new));
         let ready = can_send(&new) && !old.as_ref().is_some_and(can_send);
         *old = Some(new);
@@ -99,18 +110,19 @@ impl Links {
 fn read(message: &LinkMessage) -> Option<State> {
     let mut mac = None;
     let mut mtu = None;
+    let mut operational = false;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok().map(Mac),
             LinkAttribute::Mtu(bytes) => mtu = Some(u16::try_from(*bytes).unwrap_or(u16::MAX)),
+            LinkAttribute::OperState(state) => operational = *state == OperState::Up,
             _ => {}
         }
     }
-    let flags = message.header.flags;
     Some(State {
         mac: mac?,
         mtu: mtu?,
-        up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
+        up: message.header.flags.contains(LinkFlags::Up),
+        operational,
     })
 }

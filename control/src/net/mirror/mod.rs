@@ -73,9 +73,7 @@ impl Mirror {
     ///
     /// # Errors
     /// No netlink or packet socket is to be had (CAP_NET_RAW is missing).
-    pub(crate) fn start(
-        twins: Vec<TwinInfo>,
-    ) -> io::Result<(NetHandle, mpsc::Receiver<NetEvent>)> {
+    pub(crate) fn start(twins: Vec<TwinInfo>) -> io::Result<(NetHandle, mpsc::Receiver<NetEvent>)> {
         let (commands, asked) = mpsc::channel(CHANNEL);
         let (news, events) = mpsc::channel(CHANNEL);
         task::start(twins, asked, news)?;

@@ -76,7 +76,9 @@ impl Neighbours {
         let mut now: HashMap<Hop, Option<Mac>> =
             self.known.keys().map(|hop| (*hop, None)).collect();
         now.extend(dump);
-        now.into_iter().filter_map(|(hop, mac)| self.take(hop, mac)).collect()
+        now.into_iter()
+            .filter_map(|(hop, mac)| self.take(hop, mac))
+            .collect()
     }
 }
 
@@ -159,7 +161,11 @@ impl Asking {
 
     /// What is to be kept behind `port`.
     pub(super) fn kept_behind(&self, port: PortId) -> Vec<Hop> {
-        self.kept.keys().filter(|hop| hop.port == port).copied().collect()
+        self.kept
+            .keys()
+            .filter(|hop| hop.port == port)
+            .copied()
+            .collect()
     }
 }
 

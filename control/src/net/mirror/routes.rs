@@ -111,10 +111,13 @@ fn target(message: &RouteMessage, links: &Links) -> Option<RouteTarget> {
         }
         _ => return None,
     }
-    let several = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::MultiPath(hops) => Some(hops.as_slice()),
-        _ => None,
-    });
+    let several = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::MultiPath(hops) => Some(hops.as_slice()),
+            _ => None,
+        });
     match several {
         Some(hops) => {
             let alive: Vec<&RouteNextHop> = hops
@@ -155,7 +158,10 @@ fn next_hop(attributes: &[RouteAttribute], ifindex: Option<u32>, links: &Links) 
             _ => {}
         }
     }
-    port.map_or(RouteTarget::Reject, |port| RouteTarget::Port { port, gateway })
+    port.map_or(RouteTarget::Reject, |port| RouteTarget::Port {
+        port,
+        gateway,
+    })
 }
 
 fn network(addr: Ipv4Addr, len: u8) -> Ipv4Addr {

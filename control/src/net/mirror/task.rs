@@ -74,7 +74,9 @@ pub(super) fn start(
     commands: mpsc::Receiver<Command>,
     news: mpsc::Sender<NetEvent>,
 ) -> io::Result<()> {
-    let loopback = Interfaces::open()?.index("lo")?.ok_or(io::ErrorKind::NotFound)?;
+    let loopback = Interfaces::open()?
+        .index("lo")?
+        .ok_or(io::ErrorKind::NotFound)?;
     let frames = FrameSender::open()?;
     let (mut listener, _, notifications) = rtnetlink::new_multicast_connection(&GROUPS)?;
     let socket = listener.socket_mut().socket_mut();
@@ -158,7 +160,11 @@ impl Task {
                 self.ready(port).await;
             }
         }
-        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
+        let request = self
+            .handle
+            .neighbours()
+            .get()
+            .set_address_family(AddressFamily::Inet);
         let mut messages = request.execute();
         let mut known = Vec::new();
         while let Some(message) = messages.try_next().await.map_err(io_error)? {
@@ -305,7 +311,10 @@ impl Task {
             (Ask::Once, Ok(())) => {}
             (Ask::Managed, Ok(())) => self.asking.set_managed(hop, true),
             (Ask::Once, Err(error)) => {
-                tracing::warn!("neighbour {}: the kernel refuses to ask for it: {error}", hop.addr);
+                tracing::warn!(
+                    "neighbour {}: the kernel refuses to ask for it: {error}",
+                    hop.addr
+                );
             }
             (Ask::Managed, Err(error)) => {
                 tracing::debug!("neighbour {}: not managed by the kernel: {error}", hop.addr);
@@ -321,8 +330,14 @@ impl Task {
     }
 
     async fn send_ask(&self, ifindex: u32, hop: Hop, ask: Ask) -> io::Result<()> {
-        let request = self.handle.neighbours().add(ifindex, hop.addr.into()).replace();
-        let mut request = request.state(NeighbourState::None).flags(NeighbourFlags::Use);
+        let request = self
+            .handle
+            .neighbours()
+            .add(ifindex, hop.addr.into())
+            .replace();
+        let mut request = request
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use);
         if ask == Ask::Managed {
             let message = request.message_mut();
             message.header.flags |= NeighbourFlags::ExtLearned;

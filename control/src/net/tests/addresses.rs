@@ -23,8 +23,12 @@ fn on_port(port: u8, addr: [u8; 4], prefix_len: u8) -> PortAddress {
 /// The IPv4 addresses of an interface, in the kernel's order.
 fn held(interface: &str) -> Vec<String> {
     let shown = ip(&format!("-4 -o address show dev {interface}"));
-    let addresses = shown.lines().map(|line| line.split_whitespace().nth(3).unwrap().to_owned());
-    addresses.filter(|address| address != "127.0.0.1/8").collect()
+    let addresses = shown
+        .lines()
+        .map(|line| line.split_whitespace().nth(3).unwrap().to_owned());
+    addresses
+        .filter(|address| address != "127.0.0.1/8")
+        .collect()
 }
 
 #[test]
@@ -49,11 +53,13 @@ fn addresses_are_put_where_they_belong_and_taken_away() {
             assert_eq!(held("w0"), ["10.9.0.51/32", "10.9.0.1/24", "10.9.0.50/32"]);
             assert_eq!(held("w1"), ["10.9.1.1/24", "10.9.1.50/32", "192.0.2.2/32"]);
             assert_eq!(held("lo"), ["192.0.2.1/32"]);
-            assert_eq!(ip("-4 -o address show proto 87").lines().count(), 6);
             handle.set_addresses(all).await.unwrap(); // changes nothing
             assert_eq!(held("w1"), ["10.9.1.1/24", "10.9.1.50/32", "192.0.2.2/32"]);
 
-            handle.set_addresses(vec![wanted(Vip, [192, 0, 2, 2], None)]).await.unwrap();
+            handle
+                .set_addresses(vec![wanted(Vip, [192, 0, 2, 2], None)])
+                .await
+                .unwrap();
             assert_eq!(held("w0"), ["10.9.0.51/32", "10.9.0.1/24"]);
             assert_eq!(held("w1"), ["10.9.1.1/24"]);
             assert_eq!(held("lo"), ["192.0.2.2/32"]);
@@ -73,12 +79,14 @@ fn what_cannot_be_put_is_told_and_the_rest_is_done() {
         use AddressKind::{Local, Vip};
         block_on(async {
             let (handle, _events) = start(&rig);
-            handle.set_port_addresses(vec![on_port(0, [10, 9, 0, 1], 24)]).await.unwrap();
+            handle
+                .set_port_addresses(vec![on_port(0, [10, 9, 0, 1], 24)])
+                .await
+                .unwrap();
             let problems = handle
                 .set_addresses(vec![
                     wanted(Vip, [10, 9, 0, 50], Some("w7")),
                     wanted(Local, [10, 9, 0, 1], None),
-                    wanted(Vip, [0, 0, 0, 0], Some("w0")),
                     wanted(Vip, [10, 9, 0, 51], None),
                     wanted(Vip, [10, 9, 0, 1], None), // a service on the director's own address
                 ])
@@ -95,6 +103,19 @@ fn what_cannot_be_put_is_told_and_the_rest_is_done() {
                 ]
             );
             assert_eq!(held("w0"), ["10.9.0.1/24", "10.9.0.51/32"]);
+
+            ip("link delete w0");
+            let vip = vec![wanted(Vip, [10, 9, 0, 52], Some("w0"))];
+            let problems = handle.set_addresses(vip).await.unwrap_err();
+            let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            let why = "No such device (os error 19)";
+            assert_eq!(
+                texts,
+                [
+                    format!("address 10.9.0.1/24: cannot put it on interface w0: {why}"),
+                    format!("address 10.9.0.52/32: cannot put it on interface w0: {why}"),
+                ]
+            );
         });
     });
 }
@@ -106,7 +127,10 @@ fn new_addresses_are_announced_and_again_when_the_link_comes_up() {
         block_on(async {
             let (handle, mut events) = start(&rig);
             events.recv().await.unwrap(); // the link: its MAC address is known now
-            handle.set_port_addresses(vec![on_port(0, [10, 9, 0, 1], 24)]).await.unwrap();
+            handle
+                .set_port_addresses(vec![on_port(0, [10, 9, 0, 1], 24)])
+                .await
+                .unwrap();
             let vip = wanted(AddressKind::Vip, [10, 9, 0, 50], None);
             handle.set_addresses(vec![vip]).await.unwrap();
             let announced = arp_frame(
@@ -115,15 +139,20 @@ fn new_addresses_are_announced_and_again_when_the_link_comes_up() {
                 (mac(0), [10, 9, 0, 50]),
                 (Mac([0; 6]), [10, 9, 0, 50]),
             );
-            let mut rig = rig;
-            assert_eq!(rig.arp(0, [10, 9, 0, 50]), (0, announced.clone()));
-            rig.twins[0].set_carrier(false).unwrap();
-            ip("link show w0"); // the kernel has seen it
-            let down = tokio::time::sleep(Duration::from_millis(50));
-            down.await;
-            rig.twins[0].set_carrier(true).unwrap();
-            let again = tokio::task::spawn_blocking(move || rig.arp(0, [10, 9, 0, 50]));
-            assert_eq!(again.await.unwrap(), (0, announced));
+            // The runtime must go on meanwhile: where the kernel has not come round to activating
+            // the new twin, the first announcement is lost and the mirror repeats it then.
+            let heard = |mut rig: Rig| async {
+                let wait = move || (rig.arp(0, [10, 9, 0, 50]), rig);
+                let (heard, rig) = tokio::task::spawn_blocking(wait).await.unwrap();
+                assert_eq!(heard, (0, announced.clone()));
+                rig
+            };
+            let mut rig = heard(rig).await;
+            // (Carrier would do as well, but the kernel tells of it up to a second later.)
+            ip("link set w0 down");
+            while rig.poll(0).is_some() {}
+            ip("link set w0 up");
+            heard(rig).await;
         });
     });
 }
@@ -142,7 +171,10 @@ fn after_a_crash_the_next_start_knows_its_own_addresses() {
         let rig = Rig::new(1, 1, 1024, AMPLE);
         block_on(async {
             let (handle, _events) = start(&rig);
-            handle.set_port_addresses(vec![on_port(0, [10, 9, 0, 1], 24)]).await.unwrap();
+            handle
+                .set_port_addresses(vec![on_port(0, [10, 9, 0, 1], 24)])
+                .await
+                .unwrap();
             handle.set_addresses(both()).await.unwrap();
         }); // the runtime ends without a shutdown
         drop(rig);
@@ -152,7 +184,10 @@ fn after_a_crash_the_next_start_knows_its_own_addresses() {
         assert!(rig.twins[0].adopted());
         block_on(async {
             let (handle, _events) = start(&rig);
-            handle.set_port_addresses(vec![on_port(0, [10, 9, 0, 1], 24)]).await.unwrap();
+            handle
+                .set_port_addresses(vec![on_port(0, [10, 9, 0, 1], 24)])
+                .await
+                .unwrap();
             let mut fewer = both();
             fewer.remove(1); // the configuration has changed meanwhile
             handle.set_addresses(fewer).await.unwrap();

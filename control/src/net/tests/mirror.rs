@@ -130,7 +130,9 @@ fn a_neighbour_is_asked_for_learned_changed_and_lost() {
             let learned = event(&mut events, "an answer", neighbour).await;
             assert_eq!(learned, (0, addr, Some(server)));
 
-            ip(&format!("neigh replace 10.9.0.9 lladdr {other} dev w0 nud stale"));
+            ip(&format!(
+                "neigh replace 10.9.0.9 lladdr {other} dev w0 nud stale"
+            ));
             let changed = event(&mut events, "a change", neighbour).await;
             assert_eq!(changed, (0, addr, Some(other)));
             ip("neigh del 10.9.0.9 dev w0");
@@ -227,10 +229,12 @@ fn lost_notifications_are_made_up_for() {
         block_on(async {
             let (_handle, mut events) = start(&rig);
             let known = event(&mut events, "the start", neighbour).await;
-            assert_eq!(known, (0, Ipv4Addr::new(10, 9, 0, 9), Some(Mac([2, 0, 0, 0, 0, 9]))));
+            assert_eq!(
+                known,
+                (0, Ipv4Addr::new(10, 9, 0, 9), Some(Mac([2, 0, 0, 0, 0, 9])))
+            );
             // The thread of the runtime is ours: while we make changes nobody listens, and far
             // more is told than the socket's buffer holds.
-            std::fs::write("/proc/sys/net/ipv4/neigh/default/gc_thresh3", "100000").ok();
             ip("neigh del 10.9.0.9 dev w0");
             batch("add", "lladdr 02:00:00:00:00:07 nud permanent ");
             batch("del", "");

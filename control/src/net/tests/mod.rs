@@ -143,8 +143,9 @@ impl Rig {
         let twins: Vec<Twin> = (0..twins)
             .map(|n| Twin::create(PortId(n), &format!("w{n}"), mac(n), 1500).unwrap())
             .collect();
-        let (workers, ends): (Vec<_>, Vec<_>) =
-            (0..workers).map(|_| kernel_rings::<HeapFrame>(ring)).unzip();
+        let (workers, ends): (Vec<_>, Vec<_>) = (0..workers)
+            .map(|_| kernel_rings::<HeapFrame>(ring))
+            .unzip();
         let io = twins.iter().map(Twin::io).collect();
         let thread = TwinThread::spawn(io, ends, pool).unwrap();
         for twin in &twins {

@@ -51,8 +51,8 @@ pub(crate) struct TwinThread {
 }
 
 impl TwinThread {
-    /// Starts the thread. `ends` are the twin thread's ends of [`kernel_rings`], by worker;
-    /// `pool` is where frames of the kernel are copied to.
+    /// Starts the thread. `ends` are the twin thread's ends of [`kernel_rings`], by worker
+    /// (at least one); `pool` is where frames of the kernel are copied to.
     ///
     /// # Errors
     /// The kernel gave no thread.
@@ -63,6 +63,10 @@ impl TwinThread {
         ends: Vec<KernelEnd<P::Frame>>,
         pool: P,
     ) -> io::Result<TwinThread> {
+        assert!(
+            !ends.is_empty(),
+            "a twin thread needs a worker to pass frames to"
+        );
         let stop = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(TwinThreadCounters::new(&twins));
         let mover = Mover {
@@ -122,8 +126,10 @@ impl<P: FramePool> Mover<P> {
     fn run(mut self, stop: &AtomicBool) {
         let taps: Vec<Arc<Tap>> = self.twins.iter().map(|t| Arc::clone(&t.tap)).collect();
         let mut watched: Vec<usize> = (0..taps.len()).collect();
-        let mut fds: Vec<PollFd<'_>> =
-            taps.iter().map(|tap| PollFd::new(&**tap, PollFlags::IN)).collect();
+        let mut fds: Vec<PollFd<'_>> = taps
+            .iter()
+            .map(|tap| PollFd::new(&**tap, PollFlags::IN))
+            .collect();
         let mut pace = Pace::default();
         while !stop.load(Relaxed) {
             let any_readable = wait(&mut fds, pace.wait());
@@ -144,7 +150,15 @@ impl<P: FramePool> Mover<P> {
             pace.turned(moved != 0);
         }
         // Workers have stopped or will: what they have passed so far is still the kernel's.
-        while self.to_kernel() != 0 {}
+        let backlog = self
+            .ends
+            .iter()
+            .map(|end| end.into.slots())
+            .max()
+            .unwrap_or(0);
+        for _ in 0..backlog.div_ceil(BATCH) {
+            self.to_kernel();
+        }
     }
 
     /// Writes what workers pass to the kernel, at most a batch of each; how many frames.
@@ -213,7 +227,8 @@ impl<P: FramePool> Mover<P> {
         let port = self.twins[at].port;
         let worker = usize::from(port.0) % self.ends.len();
         let out = &mut self.ends[worker].out;
-        out.push(KernelFrame { port, frame }).map_err(|_full| TwinDrop::RingFull)
+        out.push(KernelFrame { port, frame })
+            .map_err(|_full| TwinDrop::RingFull)
     }
 }
 

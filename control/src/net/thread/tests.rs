@@ -30,7 +30,9 @@ fn frames_pass_both_ways_by_port_and_worker() {
         }
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         for n in 0..3u8 {
-            socket.send_to(b"x", (std::net::Ipv4Addr::new(10, 9, n, 9), 9)).unwrap();
+            socket
+                .send_to(b"x", (std::net::Ipv4Addr::new(10, 9, n, 9), 9))
+                .unwrap();
             // Port n's frames go to worker n % 2; the kernel asks for the address first.
             let (port, frame) = rig.arp(usize::from(n % 2), [10, 9, n, 9]);
             assert_eq!(port, n);
@@ -63,11 +65,34 @@ fn frames_pass_both_ways_by_port_and_worker() {
         assert_eq!(counters.twins[2].to_kernel_bytes.get(), 42);
         assert_eq!(counters.twins[0].to_kernel_frames.get(), 0);
         assert!(counters.twins[1].from_kernel_frames.get() >= 1);
-        assert_eq!((counters.twins[1].port.0, counters.twins[1].name.as_str()), (1, "w1"));
+        assert_eq!(
+            (counters.twins[1].port.0, counters.twins[1].name.as_str()),
+            (1, "w1")
+        );
         for twin in &counters.twins {
-            assert!(TwinDrop::ALL.iter().all(|&reason| twin.dropped(reason) == 0), "{twin:?}");
+            assert!(
+                TwinDrop::ALL
+                    .iter()
+                    .all(|&reason| twin.dropped(reason) == 0),
+                "{twin:?}"
+            );
         }
     });
+}
+
+#[test]
+fn every_reason_has_a_name_of_its_own() {
+    let mut names: Vec<&str> = TwinDrop::ALL.iter().map(|reason| reason.name()).collect();
+    assert!(names.iter().all(|name| name.starts_with("twin_")));
+    assert!(
+        TwinDrop::ALL
+            .iter()
+            .enumerate()
+            .all(|(at, &reason)| reason as usize == at)
+    );
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), TwinDrop::ALL.len());
 }
 
 /// Has the kernel broadcast datagrams of `len` bytes out of `w0` until `enough`.
@@ -108,9 +133,13 @@ fn an_empty_pool_and_a_short_buffer_are_told_apart() {
         };
         let (_rig, counters) = one_twin(1024, pool);
         let twin = &counters.twins[0];
-        flood(1000, "a frame that is too long", || twin.dropped(TwinDrop::TooLong) > 0);
+        flood(1000, "a frame that is too long", || {
+            twin.dropped(TwinDrop::TooLong) > 0
+        });
         assert_eq!(twin.dropped(TwinDrop::PoolEmpty), 0);
-        flood(100, "an empty pool", || twin.dropped(TwinDrop::PoolEmpty) > 0);
+        flood(100, "an empty pool", || {
+            twin.dropped(TwinDrop::PoolEmpty) > 0
+        });
     });
 }
 
@@ -123,7 +152,9 @@ fn what_the_kernel_does_not_take_is_counted_by_reason() {
         rig.send(0, 0, &[0; 13]);
         wait_for("a refusal", || dropped(TwinDrop::Refused));
         rig.send(0, 7, &[0; 60]);
-        wait_for("a frame without a twin", || (counters.no_twin.get() == 1).then_some(()));
+        wait_for("a frame without a twin", || {
+            (counters.no_twin.get() == 1).then_some(())
+        });
         ip("link set w0 down");
         rig.send(0, 0, &[0; 60]);
         wait_for("a twin that is down", || dropped(TwinDrop::TwinDown));
@@ -146,7 +177,10 @@ fn a_removed_interface_does_not_stop_the_others() {
         socket.send_to(b"x", "10.9.1.9:9").unwrap();
         assert_eq!(rig.arp(0, [10, 9, 1, 9]).0, 1);
         let gone = rig.twins.remove(0).set_carrier(true).unwrap_err();
-        assert_eq!(gone.to_string(), "File descriptor in bad state (os error 77)");
+        assert_eq!(
+            gone.to_string(),
+            "File descriptor in bad state (os error 77)"
+        );
     });
 }
 
@@ -160,5 +194,28 @@ fn stop_gives_the_kernel_what_workers_have_passed() {
         rig.thread.stop();
         assert_eq!(counters.twins[0].to_kernel_frames.get(), 1000);
         assert_eq!(rig.workers[0].out.slots(), 1024);
+    });
+}
+
+#[test]
+fn zz_idle_cost() {
+    in_namespace("idle", || {
+        let (_rig, _counters) = one_twin(64, AMPLE);
+        let read = || {
+            let mut t = 0u64;
+            for e in std::fs::read_dir("/proc/self/task").unwrap() {
+                let p = e.unwrap().path();
+                let c = std::fs::read_to_string(p.join("comm")).unwrap();
+                if c.trim() == "weir-twin" {
+                    let s = std::fs::read_to_string(p.join("schedstat")).unwrap();
+                    t += s.split(' ').next().unwrap().parse::<u64>().unwrap();
+                }
+            }
+            t
+        };
+        std::thread::sleep(Duration::from_secs(1));
+        let a = read();
+        std::thread::sleep(Duration::from_secs(5));
+        println!("IDLE {} us/s", (read() - a) / 5000);
     });
 }

@@ -10,7 +10,18 @@ fn refusal(device: &str, name: &str) -> String {
 
 #[test]
 fn names_that_the_kernel_takes_for_something_else_are_refused() {
-    for name in ["", "sixteen-bytes-ab", "a/b", "a b", "a:1", "tun%d", ".", "..", "all", "default"] {
+    for name in [
+        "",
+        "sixteen-bytes-ab",
+        "a/b",
+        "a b",
+        "a:1",
+        "tun%d",
+        ".",
+        "..",
+        "all",
+        "default",
+    ] {
         assert_eq!(
             refusal(TUN_DEVICE, name),
             format!(
@@ -47,7 +58,11 @@ fn a_twin_has_the_ports_name_mac_mtu_and_sysctls() {
         }
         for (key, value) in SYSCTLS {
             let path = format!("/proc/sys/net/ipv4/conf/wan0/{key}");
-            assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), value, "{path}");
+            assert_eq!(
+                std::fs::read_to_string(&path).unwrap().trim(),
+                value,
+                "{path}"
+            );
         }
         twin.set_carrier(true).unwrap();
         assert!(ip("link show wan0").contains("<BROADCAST,MULTICAST,UP,LOWER_UP>"));
