@@ -20,6 +20,8 @@ fn starts_without_pinning_the_caller() {
     let eal = eal(&["net_null0"]);
     assert_eq!(processors(), before);
     assert!(eal.version().starts_with("DPDK 2"), "{}", eal.version());
+    let left = format!("/var/run/dpdk/weir-{}", std::process::id());
+    assert!(!std::path::Path::new(&left).exists(), "{left} is left");
 }
 
 #[test]

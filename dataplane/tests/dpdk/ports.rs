@@ -15,7 +15,7 @@ fn one_worker_is_aligned_on_anything() {
     assert_eq!((port.id, port.name.as_str()), (PortId(0), "p0"));
     assert_eq!((port.driver.as_str(), port.mtu), ("net_null", 1500));
     assert_eq!((port.rx_queues, port.tx_queues), (1, 1));
-    assert_eq!(port.alignment, Alignment::Aligned);
+    assert_eq!((port.alignment, port.misfit), (Alignment::Aligned, None));
     assert!(!port.mac.is_group());
 }
 
