@@ -153,6 +153,18 @@ fn memory_for_a_pool_is_what_its_options_say() {
 }
 
 #[test]
+fn pools_have_names_of_their_own() {
+    let eal = eal(&[]);
+    let options = |name| PoolOptions::new(name, PoolDemand::default(), 1500);
+    Pool::new(&eal, &options("one")).unwrap();
+    let refused = |name| Pool::new(&eal, &options(name)).unwrap_err();
+    assert_eq!(refused("one"), PoolError::NameTaken("one".into()));
+    for name in ["o\0ne", "abcdefghijklmnopqrstuvwxyz"] {
+        assert_eq!(refused(name), PoolError::BadName(name.into()));
+    }
+}
+
+#[test]
 fn a_pool_below_its_demand_is_refused_with_the_sum() {
     let eal = eal(&[]);
     let demand = PoolDemand {

@@ -173,6 +173,24 @@ fn wrong_options_are_refused_with_their_reasons() {
 }
 
 #[test]
+fn a_device_is_one_port() {
+    let eal = eal(&["net_ring0"]);
+    let options = [port_options("net_ring0", 1), port_options("net_ring0", 1)];
+    let mut pool = pool(&eal, &options);
+    let mut open = open_ports(&eal, &pool, &options[..1]).unwrap();
+    let error = open_ports(&eal, &pool, &options[..1]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "port p0: device net_ring0: it is open already; one port each"
+    );
+    let mut burst = Burst::new();
+    burst.push(pool.alloc(60).unwrap());
+    open[0].queues[0].tx_burst(&mut burst);
+    open[0].queues[0].rx_burst(&mut burst);
+    assert_eq!(burst.len(), 1, "the first is as it was");
+}
+
+#[test]
 fn a_failed_port_closes_those_before_it() {
     let eal = eal(&["net_null0", "net_null1"]);
     let options = [

@@ -20,6 +20,9 @@ const ETHERNET: u32 = 14 + 4 + 4;
 /// longer). What it adds in front (outer headers, TCP options) goes into the headroom of 128.
 const TAIL_ROOM: u32 = 64;
 
+/// Linux's errno for something that is there already.
+const EEXIST: i32 = 17;
+
 /// What to make a pool of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolOptions {
@@ -109,6 +112,9 @@ pub enum PoolError {
         /// DPDK's last words, in brackets; may be empty.
         log: String,
     },
+    /// There is a pool of this name.
+    #[error("pool name {0:?}: taken; pools live as long as the process")]
+    NameTaken(String),
     /// The name has a zero byte or is too long.
     #[error("pool name {0:?}: at most 25 bytes, none of them zero")]
     BadName(String),
@@ -149,6 +155,9 @@ impl Pool {
             .ok_or_else(|| PoolError::BadName(options.name.clone()))?;
         log::take_recent();
         let raw = make::pool(eal, &name, capacity, room, options.socket).map_err(|code| {
+            if code.abs() == EEXIST {
+                return PoolError::NameTaken(options.name.clone());
+            }
             PoolError::NoMemory {
                 count: capacity,
                 room,

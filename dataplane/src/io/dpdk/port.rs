@@ -158,7 +158,7 @@ fn open_one(
         });
     }
     // From here on, whatever fails, the port is closed again.
-    let claim = Arc::new(Claim::new(number));
+    let claim = Arc::new(Claim::new(number).ok_or(Problem::InUse)?);
     configure(number, options, &info, &plan)?;
     set_up_queues(number, &info, &plan, pool)?;
     // SAFETY: configured, all queues set up.

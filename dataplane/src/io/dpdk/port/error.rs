@@ -24,6 +24,9 @@ pub enum Problem {
     /// EAL was not given it, or it was closed.
     #[error("DPDK has no port of it; was EAL started with it?")]
     Absent,
+    /// Another port has it.
+    #[error("it is open already; one port each")]
+    InUse,
     /// No worker, or too many.
     #[error("{0} workers; use 1 to 128")]
     Workers(u8),
