@@ -1,0 +1,1 @@
+//! What `weir` says about what it did equals what was done.
