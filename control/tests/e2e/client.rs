@@ -157,15 +157,19 @@ pub(crate) struct Head {
     pub(crate) client: String,
 }
 
-/// Sends `queries` DNS queries for an A record from one client port each; the address in each
-/// answer, after checking that the answer is to this query and comes from the VIP.
+/// First client port of DNS queries. The kernel's own choice repeats itself by chance, and a
+/// query from a port that was used before belongs to the connection that still stands.
+const DNS_CLIENT_PORTS: u16 = 20_000;
+
+/// Sends `queries` DNS queries for an A record, each from a client port of its own; the address
+/// in each answer, after checking that the answer is to this query and comes from the VIP.
 pub(crate) fn ask_dns(lab: &Lab, queries: u16) -> Vec<[u8; 4]> {
     lab.client
         .within(move || (0..queries).map(ask_dns_once).collect())
 }
 
 fn ask_dns_once(id: u16) -> [u8; 4] {
-    let socket = UdpSocket::bind(("0.0.0.0", 0)).expect("a client port");
+    let socket = UdpSocket::bind(("0.0.0.0", DNS_CLIENT_PORTS + id)).expect("a client port");
     // Connected: the kernel drops what does not come from the VIP's port 53.
     socket.connect((VIP, 53)).expect("a route to the VIP");
     let wait = Some(Duration::from_secs(10));

@@ -2,6 +2,7 @@
 //! start after a crash takes over what still stands.
 
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -45,12 +46,14 @@ const WRONG: &[(&str, &str, &str, &[&str])] = &[
         &["weir.toml:", "local_addresses"],
     ),
     (
-        "a device that DPDK does not know",
+        NO_SUCH_DEVICE,
         "net_tap1,iface=weir-lan",
         "net_nothing1",
         &["lan0", "net_nothing1"],
     ),
 ];
+
+const NO_SUCH_DEVICE: &str = "a device that DPDK does not know";
 
 #[test]
 fn a_wrong_file_is_refused_and_changes_nothing() {
@@ -67,6 +70,15 @@ fn a_wrong_file_is_refused_and_changes_nothing() {
         }
         assert_eq!(lab.director.interfaces(), [""; 0], "{title}");
         assert!(!exists(&socket_path(&lab)), "{title}: a socket is left");
+
+        // `check` says the same of the file; what the machine has, only a start finds out.
+        if *title != NO_SUCH_DEVICE {
+            let mut check = Command::new(binary());
+            let check = check.arg("check").arg(config_path(&lab)).output();
+            let check = check.expect("the binary stands");
+            assert_eq!(check.status.code(), Some(1), "{title}");
+            assert_eq!(String::from_utf8_lossy(&check.stderr), stderr, "{title}");
+        }
     }
 }
 

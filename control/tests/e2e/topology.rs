@@ -63,7 +63,7 @@ pub(crate) struct Lab {
     /// Where `weir` runs.
     pub(crate) director: Netns,
     /// A bridge between the director and the real servers.
-    lan: Netns,
+    pub(crate) lan: Netns,
     /// Real servers, [`rip`] 1 first.
     pub(crate) servers: Vec<Netns>,
     /// Configurations, documents, sockets, logs.
@@ -226,6 +226,16 @@ impl Netns {
         }
     }
 
+    /// What the kernel counted on `interface`: packets received and sent.
+    pub(crate) fn packets(&self, interface: &str) -> [u64; 2] {
+        let links = self.ip(&format!("-j -s link show {interface}"));
+        let links: serde_json::Value = serde_json::from_str(&links).expect("ip prints JSON");
+        ["rx", "tx"].map(|way| {
+            let packets = &links[0]["stats64"][way]["packets"];
+            packets.as_u64().expect("every interface counts")
+        })
+    }
+
     /// Names of the interfaces here, `lo` left out.
     pub(crate) fn interfaces(&self) -> Vec<String> {
         let links: serde_json::Value =
@@ -304,19 +314,27 @@ impl Drop for Process {
 /// Asks again and again until `probe` has an answer.
 ///
 /// # Panics
-/// After `at_most`, with `what` did not come to pass. A bound, not a measurement.
+/// After `at_most`, saying that `what` did not come to pass. A bound, not a measurement.
 pub(crate) fn eventually<T>(
     at_most: Duration,
     what: &str,
     mut probe: impl FnMut() -> Option<T>,
 ) -> T {
+    eventually_ok(at_most, || probe().ok_or(what))
+}
+
+/// As [`eventually`], with the last error in the message.
+pub(crate) fn eventually_ok<T, E: std::fmt::Display>(
+    at_most: Duration,
+    mut probe: impl FnMut() -> Result<T, E>,
+) -> T {
     let deadline = Instant::now() + at_most;
     loop {
-        if let Some(answer) = probe() {
-            return answer;
+        match probe() {
+            Ok(value) => return value,
+            Err(error) if Instant::now() >= deadline => panic!("not within {at_most:?}: {error}"),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
         }
-        assert!(Instant::now() < deadline, "not within {at_most:?}: {what}");
-        thread::sleep(Duration::from_millis(20));
     }
 }
 
