@@ -277,7 +277,7 @@ impl WorkerCounters {
 
     /// Counts a drop.
     #[inline]
-    pub fn drop(&self, reason: DropReason) {
+    pub fn dropped(&self, reason: DropReason) {
         self.drops[reason as usize].add(1);
     }
 

@@ -15,6 +15,7 @@
 pub mod command;
 pub mod conn;
 pub mod counters;
+mod cpu;
 pub mod defense;
 pub mod forward;
 pub mod io;

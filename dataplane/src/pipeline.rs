@@ -1,1 +1,629 @@
-//! pipeline
+//! A packet's way, top to bottom.
+//!
+//! ```text
+//!  look     parse at the door -> not ours / malformed / kernel / another core's
+//!           start loading its index line
+//!  guess    first candidate of the line; start loading its entry
+//!  conclude confirm or look up -> (miss) open: service -> schedule -> local port -> insert
+//!           state, counters, rewrite -> next hop -> out
+//! ```
+//!
+//! Each stage takes the whole burst, so that 32 packets wait for memory together and not one
+//! after the other. A packet that is not forwarded ends in a [`DropReason`] or at the kernel.
+#![forbid(unsafe_code)]
+
+use std::net::Ipv4Addr;
+
+use arrayvec::ArrayVec;
+
+use crate::command::Event;
+use crate::conn::entry::NewConn;
+use crate::conn::state::{Direction, State, tcp_next};
+use crate::conn::{Conn, ConnId, Hit};
+use crate::counters::{DropReason, WorkerCounters};
+use crate::cpu::prefetch;
+use crate::defense::Policer;
+use crate::forward::fullnat;
+use crate::io::{BURST, Burst, Frame, PortQueue};
+use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
+use crate::packet::{self, Flow, Parsed, be16, be32, checksum, eth, ipv4, put16, put32, tcp};
+use crate::route::{Hop, NeighbourId};
+use crate::sched::{Cursor, View};
+use crate::service::{Server, Service, ServiceKey, Snapshot};
+use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
+use crate::types::{CoreId, Mac, Proto, Tick};
+use crate::worker::Worker;
+
+/// How a burst came to this worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// From the port's receive queue: it may be anybody's.
+    Wire,
+    /// From another worker, who found that it is ours.
+    Handed,
+}
+
+/// What the first stage found out about a frame.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    Drop(DropReason),
+    Kernel(Punt),
+    Away(CoreId),
+    Flow { flow: Flow, hash: u64 },
+}
+
+/// How urgent a frame for the kernel is; each class has its own limit, so that a flood of one
+/// does not starve the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Punt {
+    /// ARP, VRRP, BFD, BGP: what keeps the network together.
+    Control,
+    /// Unicast to an address that is not Weir's: the kernel's own, it must be supposed.
+    Unicast,
+    /// Broadcast, multicast, everything else.
+    Rest,
+}
+
+/// One worker's limits for what it passes to the kernel, frames a second. A TAP takes some
+/// 40,000 small frames a second (PLATFORM section 6).
+pub(crate) struct PuntPolicers {
+    control: Policer,
+    unicast: Policer,
+    rest: Policer,
+}
+
+impl PuntPolicers {
+    pub(crate) fn new(now: Tick) -> Self {
+        PuntPolicers {
+            control: Policer::new(20_000, now),
+            unicast: Policer::new(50_000, now),
+            rest: Policer::new(5_000, now),
+        }
+    }
+
+    fn admit(&mut self, class: Punt, now: Tick) -> bool {
+        match class {
+            Punt::Control => self.control.admit(now),
+            Punt::Unicast => self.unicast.admit(now),
+            Punt::Rest => self.rest.admit(now),
+        }
+    }
+}
+
+/// Where a rewritten packet goes.
+enum Next {
+    /// To a neighbour whose MAC is known.
+    Known(NeighbourId),
+    /// To a neighbour whose MAC has to be asked for.
+    Ask(Hop),
+}
+
+impl<Q: PortQueue> Worker<Q> {
+    /// Takes a burst that came in on port `lane` through all stages.
+    pub(crate) fn process(
+        &mut self,
+        lane: usize,
+        mut burst: Burst<Q::Frame>,
+        arrival: Arrival,
+        now: Tick,
+    ) {
+        for frame in &burst {
+            prefetch(frame.bytes());
+        }
+        let mut looks = ArrayVec::<Look, BURST>::new();
+        for frame in &mut burst {
+            looks.push(self.look(lane, frame, arrival));
+        }
+        let mut guesses = ArrayVec::<Option<Hit>, BURST>::new();
+        for look in &looks {
+            guesses.push(match look {
+                Look::Flow { hash, .. } => self.conns.guess(*hash),
+                _ => None,
+            });
+        }
+        for ((frame, look), guess) in burst.into_iter().zip(looks).zip(guesses) {
+            match look {
+                Look::Flow { flow, hash } => {
+                    self.conclude(lane, frame, &flow, hash, guess, arrival, now);
+                }
+                Look::Drop(reason) => self.counters.dropped(reason),
+                Look::Kernel(class) => self.punt(lane, frame, class, now),
+                Look::Away(core) => self.away(core, lane, frame),
+            }
+        }
+    }
+
+    /// Stage one: everything that the frame alone can tell.
+    #[inline]
+    fn look(&mut self, lane: usize, frame: &mut Q::Frame, arrival: Arrival) -> Look {
+        let port = &self.lanes[lane].port;
+        let offload = frame.rx_checksum();
+        if offload.l3_bad {
+            return Look::Drop(DropReason::BadIpChecksum);
+        }
+        let parsed = match packet::parse(frame.bytes(), offload.l3_good) {
+            Ok(parsed) => parsed,
+            Err(reason) => return Look::Drop(reason),
+        };
+        let dst = eth::dst(frame.bytes());
+        if dst != port.mac && !dst.is_group() {
+            return Look::Drop(DropReason::NotOurMac);
+        }
+        let flow = match parsed {
+            Parsed::Flow(flow) if !dst.is_group() => flow,
+            Parsed::Fragment { dst: ip, .. } => {
+                let used = self.snapshot.address_use(Ipv4Addr::from(ip));
+                return if used.vip || used.local {
+                    Look::Drop(DropReason::Fragment)
+                } else {
+                    Look::Kernel(punt_class(frame.bytes()))
+                };
+            }
+            Parsed::Flow(_) | Parsed::Other => return Look::Kernel(punt_class(frame.bytes())),
+        };
+        if offload.l4_bad {
+            return Look::Drop(DropReason::BadL4Checksum);
+        }
+        if port.fill_checksums || offload.l4_partial {
+            let end = eth::HEADER_LEN + usize::from(flow.ip_len);
+            let (proto, l4) = (flow.key.proto, usize::from(flow.l4));
+            if checksum::complete_partial(frame.bytes_mut(), proto, l4, end) {
+                self.counters.checksums_filled.add(1);
+            }
+        }
+        if arrival == Arrival::Wire && port.alignment == Alignment::Unaligned {
+            let owner = self.owner(&flow);
+            if owner != self.steer.me() {
+                return Look::Away(owner);
+            }
+        }
+        let hash = self.conns.hash(&flow.key);
+        self.conns.prefetch_index(hash);
+        Look::Flow { flow, hash }
+    }
+
+    #[inline]
+    fn owner(&self, flow: &Flow) -> CoreId {
+        let k = &flow.key;
+        self.steer.owner4(k.src(), k.dst(), k.sport(), k.dport())
+    }
+
+    /// Stage three: the connection, old or new, and the packet on its way.
+    #[inline]
+    #[allow(clippy::too_many_arguments)] // the burst's columns, side by side
+    fn conclude(
+        &mut self,
+        lane: usize,
+        mut frame: Q::Frame,
+        flow: &Flow,
+        hash: u64,
+        guess: Option<Hit>,
+        arrival: Arrival,
+        now: Tick,
+    ) {
+        let hit = match guess {
+            Some(hit) if self.conns.is(hit, &flow.key) => Some(hit),
+            _ => self.conns.lookup(hash, &flow.key),
+        };
+        let hit = match hit {
+            Some(hit) if !self.is_reuse(hit, flow) => hit,
+            other => {
+                // On an aligned port a miss may still be a packet that strayed.
+                let owner = self.owner(flow);
+                if other.is_none() && arrival == Arrival::Wire && owner != self.steer.me() {
+                    return self.away(owner, lane, frame);
+                }
+                if let Some(old) = other {
+                    self.close(old.id);
+                    self.counters.conns_reused.add(1);
+                }
+                match self.open(flow, now) {
+                    Ok(id) => Hit {
+                        id,
+                        dir: Direction::Inbound,
+                    },
+                    Err(Refusal::Drop(reason)) => return self.counters.dropped(reason),
+                    Err(Refusal::Kernel) => {
+                        let class = punt_class(frame.bytes());
+                        return self.punt(lane, frame, class, now);
+                    }
+                    Err(Refusal::NoConnection) => return self.refuse(lane, frame, flow, now),
+                }
+            }
+        };
+        if flow.ttl <= 1 {
+            return self.counters.dropped(DropReason::TtlExpired);
+        }
+        self.track(hit, flow, now);
+        fullnat::rewrite(frame.bytes_mut(), flow, self.conns.get(hit.id), hit.dir);
+        match self.next_hop(hit) {
+            Ok(Next::Known(id)) => self.output(id, frame),
+            Ok(Next::Ask(hop)) => self.park(hop, frame, now),
+            Err(reason) => self.counters.dropped(reason),
+        }
+    }
+
+    /// Whether a new SYN meets the closing connection of the client's last use of its port: then
+    /// a new one opens without delay (IPVS's conn_reuse_mode 1).
+    #[inline]
+    fn is_reuse(&self, hit: Hit, flow: &Flow) -> bool {
+        flow.tcp_flags & (SYN | RST) == SYN
+            && hit.dir == Direction::Inbound
+            && self.conns.get(hit.id).state().is_closing()
+    }
+
+    /// Notes the packet in the connection and in the server's counters.
+    #[inline]
+    fn track(&mut self, hit: Hit, flow: &Flow, now: Tick) {
+        let conn = self.conns.get_mut(hit.id);
+        let before = conn.state();
+        let after = match flow.key.proto {
+            Proto::Tcp => tcp_next(before, hit.dir, flow.tcp_flags),
+            Proto::Udp => State::Udp,
+        };
+        if hit.dir == Direction::Inbound {
+            conn.in_packets = conn.in_packets.saturating_add(1);
+        }
+        let server = conn.server_id();
+        self.conns
+            .touch(hit.id, after, self.snapshot.timeouts.of(after), now);
+        let Some(cells) = self.counters.servers.get(server) else {
+            return;
+        };
+        if before.is_active() != after.is_active() {
+            let (from, to) = match after.is_active() {
+                true => (&cells.inactive, &cells.active),
+                false => (&cells.active, &cells.inactive),
+            };
+            from.sub(1);
+            to.add(1);
+        }
+        let (packets, bytes) = match hit.dir {
+            Direction::Inbound => (&cells.in_packets, &cells.in_bytes),
+            Direction::Outbound => (&cells.out_packets, &cells.out_bytes),
+        };
+        packets.add(1);
+        bytes.add(u64::from(flow.ip_len));
+    }
+
+    /// The next hop of a packet: the server's, or the client side's that the connection keeps.
+    #[inline]
+    fn next_hop(&mut self, hit: Hit) -> Result<Next, DropReason> {
+        let epoch = self.fib.epoch;
+        let conn = self.conns.get(hit.id);
+        let (known, fresh, towards) = match hit.dir {
+            Direction::Inbound => match self.server_hops.get(conn.server_id().0 as usize) {
+                Some(s) => (s.hop, s.epoch == epoch, conn.server()),
+                None => (NeighbourId::NONE, false, conn.server()),
+            },
+            Direction::Outbound => (conn.client_hop, conn.route_epoch == epoch, conn.client()),
+        };
+        if fresh && self.neighbours.get(known).is_some() {
+            return Ok(Next::Known(known));
+        }
+        self.find_hop(hit, *towards.ip())
+    }
+
+    /// Looks the next hop up, and keeps it where the next packet looks first.
+    #[cold]
+    fn find_hop(&mut self, hit: Hit, towards: Ipv4Addr) -> Result<Next, DropReason> {
+        let hop = self.fib.lookup(towards).ok_or(DropReason::NoRoute)?;
+        let Some(id) = self.neighbours.find(hop) else {
+            return Ok(Next::Ask(hop));
+        };
+        let epoch = self.fib.epoch;
+        match hit.dir {
+            Direction::Inbound => {
+                let server = self.conns.get(hit.id).server_id();
+                if let Some(s) = self.server_hops.get_mut(server.0 as usize) {
+                    (s.hop, s.epoch) = (id, epoch);
+                }
+            }
+            Direction::Outbound => {
+                let conn = self.conns.get_mut(hit.id);
+                (conn.client_hop, conn.route_epoch) = (id, epoch);
+            }
+        }
+        Ok(if self.neighbours.get(id).is_some() {
+            Next::Known(id)
+        } else {
+            Next::Ask(hop)
+        })
+    }
+
+    #[inline]
+    fn output(&mut self, to: NeighbourId, mut frame: Q::Frame) {
+        let Some((port, mac)) = self.neighbours.get(to) else {
+            return self.counters.dropped(DropReason::NeighbourUnresolved);
+        };
+        let lane = usize::from(port.0);
+        let port = &self.lanes[lane].port;
+        let bytes = frame.bytes_mut();
+        if bytes.len() > eth::HEADER_LEN + usize::from(port.mtu) {
+            return self.counters.dropped(DropReason::TooBig);
+        }
+        eth::set_macs(bytes, mac, port.mac);
+        self.transmit(lane, frame);
+    }
+
+    /// Lets a finished frame wait for its next hop's MAC, and has control ask for it.
+    #[cold]
+    fn park(&mut self, hop: Hop, frame: Q::Frame, now: Tick) {
+        let mtu = usize::from(self.lanes[usize::from(hop.port.0)].port.mtu);
+        if frame.bytes().len() > eth::HEADER_LEN + mtu {
+            return self.counters.dropped(DropReason::TooBig);
+        }
+        match self.parking.park(frame, hop, now) {
+            Ok(first) => {
+                self.counters.parked.set(self.parking.len() as u64);
+                if first {
+                    self.tell(Event::Resolve {
+                        port: hop.port,
+                        addr: hop.addr,
+                    });
+                }
+            }
+            Err(_) => self.counters.dropped(DropReason::NeighbourQueueFull),
+        }
+    }
+
+    /// Opens the connection that a packet without one asks for.
+    #[cold]
+    fn open(&mut self, flow: &Flow, now: Tick) -> Result<ConnId, Refusal> {
+        let service = wanted_service(&self.snapshot, flow)?;
+        let k = &flow.key;
+        if ipv4::bad_source(k.src()) {
+            return Err(DropReason::BadSource.into());
+        }
+        if k.source() == k.destination() || self.snapshot.address_use(*k.source().ip()).vip {
+            return Err(DropReason::Land.into());
+        }
+        let ticks = self.snapshot.timeouts.of(State::None);
+        let server = pick_server(&self.snapshot, service, flow, &mut self.cursors)?;
+        let (steer, conns) = (&self.steer, &self.conns);
+        let leased = self
+            .local_ports
+            .lease(
+                steer,
+                conns,
+                k.proto,
+                server.id,
+                server.address,
+                &service.local_addresses,
+            )
+            .ok_or(DropReason::LipExhausted)?;
+        let new = NewConn {
+            proto: k.proto,
+            client: k.source(),
+            virtual_: k.destination(),
+            local: leased.local,
+            server: server.address,
+            server_id: server.id,
+            mode: server.forward,
+        };
+        if let Some(closing) = leased.early {
+            self.close(closing);
+            self.counters.lip_early_reuse.add(1);
+        }
+        let id = self.insert(&new, ticks, now)?;
+        self.counters.conns_opened.add(1);
+        self.counters.conns.set(u64::from(self.conns.len()));
+        if let Some(cells) = self.counters.servers.get(new.server_id) {
+            cells.conns.add(1);
+            cells.inactive.add(1); // state NONE; `track` makes it active
+        }
+        Ok(id)
+    }
+
+    /// Inserts a connection, in the place of another one if the table is full.
+    fn insert(&mut self, new: &NewConn, ticks: u32, now: Tick) -> Result<ConnId, DropReason> {
+        if let Ok(inserted) = self.conns.insert(new, ticks, now) {
+            return Ok(inserted.0);
+        }
+        let victim = self.conns.victim(now).ok_or(DropReason::ConnTableFull)?;
+        self.close(victim);
+        self.counters.conns_evicted.add(1);
+        self.conns
+            .insert(new, ticks, now)
+            .map(|i| i.0)
+            .map_err(|_| DropReason::ConnTableFull)
+    }
+
+    /// Forgets a connection before its time.
+    fn close(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.remove(id) {
+            server_gone(&self.counters, &conn);
+            self.counters.conns.set(u64::from(self.conns.len()));
+        }
+    }
+
+    /// Answers TCP without a connection by a reset, sent back to where it came from; drops the
+    /// rest.
+    #[cold]
+    fn refuse(&mut self, lane: usize, mut frame: Q::Frame, flow: &Flow, now: Tick) {
+        self.counters.dropped(DropReason::NoConnection);
+        let wants_reset = flow.key.proto == Proto::Tcp
+            && flow.tcp_flags & RST == 0
+            && !ipv4::bad_source(flow.key.src());
+        if wants_reset && self.answers.admit(now) {
+            let mac = self.lanes[lane].port.mac;
+            if make_reset(&mut frame, flow, mac) {
+                self.counters.generated.add(1);
+                self.transmit(lane, frame);
+            }
+        }
+    }
+
+    #[inline]
+    fn away(&mut self, core: CoreId, lane: usize, frame: Q::Frame) {
+        let port = self.lanes[lane].port.id;
+        self.hand_over(
+            core,
+            Handoff {
+                frame,
+                port,
+                kind: HandoffKind::Process,
+            },
+        );
+    }
+
+    /// Passes a frame to the port's kernel twin.
+    #[cold]
+    fn punt(&mut self, lane: usize, frame: Q::Frame, class: Punt, now: Tick) {
+        if !self.punt.admit(class, now) {
+            return self.counters.dropped(DropReason::KernelPoliced);
+        }
+        let port = self.lanes[lane].port.id;
+        match self.kernel.out.push(KernelFrame { port, frame }) {
+            Ok(()) => self.counters.to_kernel.add(1),
+            Err(_) => self.counters.dropped(DropReason::KernelFull),
+        }
+    }
+}
+
+/// Why a packet opens no connection.
+enum Refusal {
+    Drop(DropReason),
+    /// Not for an address of Weir's.
+    Kernel,
+    /// For an address of Weir's, but nothing is there.
+    NoConnection,
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Refusal::Drop(reason)
+    }
+}
+
+/// The service that a packet without a connection may open one to. For TCP only a SYN opens.
+fn wanted_service<'a>(snapshot: &'a Snapshot, flow: &Flow) -> Result<&'a Service, Refusal> {
+    let to = flow.key.destination();
+    let used = snapshot.address_use(*to.ip());
+    if !used.vip && !used.local {
+        return Err(Refusal::Kernel);
+    }
+    let key = ServiceKey {
+        proto: flow.key.proto,
+        vip: *to.ip(),
+        port: to.port(),
+    };
+    let service = snapshot.lookup(key).ok_or(Refusal::NoConnection)?;
+    let opens = flow.key.proto == Proto::Udp || flow.tcp_flags & (SYN | RST) == SYN;
+    if opens {
+        Ok(service)
+    } else {
+        Err(Refusal::NoConnection)
+    }
+}
+
+/// The server for a new connection, at the port that it is to be reached on.
+fn pick_server(
+    snapshot: &Snapshot,
+    service: &Service,
+    flow: &Flow,
+    cursors: &mut [Cursor],
+) -> Result<Server, DropReason> {
+    let cursor = cursors
+        .get_mut(service.id.0 as usize)
+        .ok_or(DropReason::NoServer)?;
+    let view = View {
+        servers: &service.servers,
+    };
+    let at = service
+        .scheduler
+        .pick(view, cursor)
+        .ok_or(DropReason::NoServer)?;
+    let server = service.servers.get(at).and_then(|c| snapshot.server(c.id));
+    let mut server = *server.ok_or(DropReason::NoServer)?;
+    if server.address.port() == 0 {
+        // A server of an every-port service gets the port that the client asked for.
+        server.address.set_port(flow.key.dport());
+    }
+    Ok(server)
+}
+
+/// Takes a connection that is gone out of its server's gauges.
+pub(crate) fn server_gone(counters: &WorkerCounters, conn: &Conn) {
+    if let Some(cells) = counters.servers.get(conn.server_id()) {
+        let gauge = if conn.state().is_active() {
+            &cells.active
+        } else {
+            &cells.inactive
+        };
+        gauge.sub(1);
+    }
+}
+
+/// The class of a frame for the kernel.
+fn punt_class(frame: &[u8]) -> Punt {
+    const BGP: u16 = 179;
+    const BFD: [u16; 2] = [3784, 4784];
+    match eth::ethertype(frame) {
+        Ok(eth::ARP) => Punt::Control,
+        Ok(eth::IPV4) if frame.len() >= eth::HEADER_LEN + ipv4::MIN_LEN + 4 => {
+            let l4 = eth::HEADER_LEN + usize::from(frame[eth::HEADER_LEN] & 0x0f) * 4;
+            let ports = (l4 + 4 <= frame.len()).then(|| (be16(frame, l4), be16(frame, l4 + 2)));
+            match (frame[ipv4::PROTO_AT], ports) {
+                (ipv4::VRRP, _) => Punt::Control,
+                (ipv4::TCP, Some((s, d))) if s == BGP || d == BGP => Punt::Control,
+                (ipv4::UDP, Some((_, d))) if BFD.contains(&d) => Punt::Control,
+                _ if eth::dst(frame).is_group() => Punt::Rest,
+                _ => Punt::Unicast,
+            }
+        }
+        // Neighbour discovery is ICMPv6 among other things: IPv6 counts as control until it is
+        // forwarded.
+        Ok(eth::IPV6) => Punt::Control,
+        _ => Punt::Rest,
+    }
+}
+
+/// Turns a TCP packet into the reset that answers it (RFC 9293 3.10.7.1), back to its source
+/// MAC: a spoofed flood resolves nothing.
+fn make_reset<F: Frame>(frame: &mut F, flow: &Flow, mac: Mac) -> bool {
+    let l4 = eth::HEADER_LEN + ipv4::MIN_LEN;
+    let bytes = frame.bytes();
+    let from = usize::from(flow.l4);
+    let (seq, ack) = (
+        be32(bytes, from + tcp::SEQ_AT),
+        be32(bytes, from + tcp::ACK_AT),
+    );
+    let data =
+        eth::HEADER_LEN + usize::from(flow.ip_len) - from - usize::from(bytes[from + 12] >> 4) * 4;
+    let peer = eth::src(bytes);
+    let len =
+        data as u32 + u32::from(flow.tcp_flags & SYN != 0) + u32::from(flow.tcp_flags & FIN != 0);
+    if !frame.set_len(l4 + tcp::MIN_LEN) {
+        return false;
+    }
+    let f = frame.bytes_mut();
+    eth::set_macs(f, peer, mac);
+    f[eth::HEADER_LEN..].fill(0);
+    f[eth::HEADER_LEN] = 0x45;
+    put16(
+        f,
+        eth::HEADER_LEN + 2,
+        (ipv4::MIN_LEN + tcp::MIN_LEN) as u16,
+    );
+    put16(f, eth::HEADER_LEN + 6, 0x4000); // don't fragment, so the identification may be 0
+    f[ipv4::TTL_AT] = 64;
+    f[ipv4::PROTO_AT] = ipv4::TCP;
+    let back = flow.key.reversed();
+    put32(f, ipv4::SRC_AT, back.src());
+    put32(f, ipv4::DST_AT, back.dst());
+    checksum::set_ipv4(f);
+    put16(f, l4, back.sport());
+    put16(f, l4 + 2, back.dport());
+    f[l4 + 12] = 0x50;
+    if flow.tcp_flags & ACK != 0 {
+        put32(f, l4 + tcp::SEQ_AT, ack);
+        f[l4 + tcp::FLAGS_AT] = RST;
+    } else {
+        put32(f, l4 + tcp::ACK_AT, seq.wrapping_add(len));
+        f[l4 + tcp::FLAGS_AT] = RST | ACK;
+    }
+    let sum = checksum::l4(f, Proto::Tcp, l4, l4 + tcp::MIN_LEN);
+    put16(f, l4 + tcp::CHECKSUM_AT, sum);
+    true
+}

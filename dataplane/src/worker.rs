@@ -1,21 +1,35 @@
 //! READ FIRST. The run-to-completion loop of one core.
 //!
 //! What a worker owns, it owns alone: its queues, its connection table, its timers, its local
-//! ports, its counters. [`Worker::poll_once`] is one turn of the loop and is given the time and
-//! the randomness, so a seed replays everything.
+//! ports, its counters. [`Worker::poll_once`] is one turn of the loop and is given the time, so
+//! a seed replays everything. What happens to a packet is in [`crate::pipeline`].
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer};
 
-use crate::command::{Command, Event};
-use crate::counters::WorkerCounters;
-use crate::io::PortQueue;
-use crate::route::Fib;
+use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
+use crate::conn::ConnTable;
+use crate::counters::{DropReason, WorkerCounters};
+use crate::defense::Policer;
+use crate::io::{BURST, Burst, Frame, PortQueue};
+use crate::lip::{LocalPorts, UselessKey};
+use crate::packet::eth;
+use crate::pipeline::{Arrival, server_gone};
+use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking};
+use crate::sched::Cursor;
 use crate::service::Snapshot;
-use crate::steer::{Alignment, KernelEnd, Links, Steer};
-use crate::types::{Mac, PortId, Tick};
+use crate::steer::{Alignment, Handoff, HandoffKind, KernelEnd, Links, Steer, transmitter};
+use crate::types::{CoreId, Mac, PortId, Tick};
+
+/// Commands taken in one turn: an operator's question never delays packets for long.
+const COMMANDS_A_TURN: usize = 4;
+/// Timer records looked at in one turn. A turn of 32 packets opens 32 connections at most, each
+/// with one record (and a second when it closes), so this keeps up with any rate.
+const TIMERS_A_TURN: usize = 64;
+/// Resets and other answers that one worker makes in a second.
+const ANSWERS_A_SECOND: u32 = 10_000;
 
 /// A port as one worker is given it.
 #[derive(Debug)]
@@ -64,4 +78,423 @@ pub struct Setup<Q: PortQueue> {
     pub fib: Arc<Fib>,
     /// Now.
     pub now: Tick,
+}
+
+/// Why a worker could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The connection table's memory could not be had.
+    #[error("connection table for {connections} connections: {source}; lower max_connections")]
+    Memory {
+        /// Connections asked for.
+        connections: u32,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The RSS key cannot steer.
+    #[error(transparent)]
+    Key(#[from] UselessKey),
+    /// Counters were made for another number of ports.
+    #[error("counters for {counters} ports given to a worker with {ports}")]
+    Counters {
+        /// Ports that the counters have cells for.
+        counters: usize,
+        /// Ports of the worker.
+        ports: usize,
+    },
+}
+
+/// A port with what waits to go out of it and to be looked at.
+pub(crate) struct Lane<Q: PortQueue> {
+    pub(crate) port: WorkerPort<Q>,
+    /// Frames to send at the end of the turn, or when there is a burst of them.
+    pub(crate) out: Burst<Q::Frame>,
+    /// Frames handed over by other workers, as if they had arrived here.
+    pub(crate) inbox: Burst<Q::Frame>,
+}
+
+/// A server's next hop, valid while `epoch` is the FIB's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerHop {
+    pub(crate) hop: NeighbourId,
+    pub(crate) epoch: u16,
+}
+
+/// One core's share of the appliance.
+pub struct Worker<Q: PortQueue> {
+    pub(crate) lanes: Vec<Lane<Q>>,
+    pub(crate) steer: Steer,
+    pub(crate) links: Links<Q::Frame>,
+    pub(crate) kernel: KernelEnd<Q::Frame>,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) conns: ConnTable,
+    pub(crate) local_ports: LocalPorts,
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// Scheduler cursors, by service id.
+    pub(crate) cursors: Vec<Cursor>,
+    pub(crate) fib: Arc<Fib>,
+    pub(crate) neighbours: Neighbours,
+    /// Next hops of servers, by server id.
+    pub(crate) server_hops: Vec<ServerHop>,
+    pub(crate) parking: Parking<Q::Frame>,
+    pub(crate) punt: crate::pipeline::PuntPolicers,
+    pub(crate) answers: Policer,
+    commands: Consumer<Command>,
+    pub(crate) events: Producer<Event>,
+    stopped: bool,
+}
+
+impl<Q: PortQueue> Worker<Q> {
+    /// Makes a worker; its memory is taken here and never grows on a packet's way.
+    ///
+    /// # Errors
+    /// See [`SetupError`].
+    pub fn new(setup: Setup<Q>) -> Result<Worker<Q>, SetupError> {
+        let Setup {
+            ports,
+            steer,
+            links,
+            kernel,
+            commands,
+            events,
+            counters,
+            ..
+        } = setup;
+        if counters.ports.len() != ports.len() {
+            let (counters, ports) = (counters.ports.len(), ports.len());
+            return Err(SetupError::Counters { counters, ports });
+        }
+        let connections = setup.max_connections;
+        let conns = ConnTable::new(connections, setup.secret, setup.now).map_err(|source| {
+            SetupError::Memory {
+                connections,
+                source,
+            }
+        })?;
+        let local_ports = LocalPorts::new(&steer, setup.secret[0])?;
+        let lane = |port| Lane {
+            port,
+            out: Burst::new(),
+            inbox: Burst::new(),
+        };
+        let mut worker = Worker {
+            lanes: ports.into_iter().map(lane).collect(),
+            steer,
+            links,
+            kernel,
+            counters,
+            conns,
+            local_ports,
+            snapshot: Snapshot::empty(),
+            cursors: Vec::new(),
+            fib: setup.fib,
+            neighbours: Neighbours::default(),
+            server_hops: Vec::new(),
+            parking: Parking::default(),
+            punt: crate::pipeline::PuntPolicers::new(setup.now),
+            answers: Policer::new(ANSWERS_A_SECOND, setup.now),
+            commands,
+            events,
+            stopped: false,
+        };
+        worker.use_snapshot(setup.snapshot);
+        Ok(worker)
+    }
+
+    /// One turn of the loop at `now`: frames and commands handled, 0 when there was nothing to
+    /// do and the core may rest.
+    pub fn poll_once(&mut self, now: Tick) -> usize {
+        let mut work = self.take_commands(now);
+        work += self.take_handoffs(now);
+        work += self.take_from_kernel();
+        for lane in 0..self.lanes.len() {
+            work += self.receive(lane, now);
+        }
+        for lane in 0..self.lanes.len() {
+            self.flush(lane);
+        }
+        work += self.expire(now);
+        let polls = if work == 0 {
+            &self.counters.idle_polls
+        } else {
+            &self.counters.busy_polls
+        };
+        polls.add(1);
+        work
+    }
+
+    /// Whether [`Command::Stop`] was taken: the loop may end.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Connections of this worker.
+    #[must_use]
+    pub fn conns(&self) -> &ConnTable {
+        &self.conns
+    }
+
+    fn receive(&mut self, lane: usize, now: Tick) -> usize {
+        let mut burst = Burst::new();
+        self.lanes[lane].port.queue.rx_burst(&mut burst);
+        let n = burst.len();
+        if n == 0 {
+            return 0;
+        }
+        let bytes = burst.iter().map(|f| f.bytes().len() as u64).sum();
+        let port = &self.counters.ports[lane];
+        port.rx_packets.add(n as u64);
+        port.rx_bytes.add(bytes);
+        self.counters.rx_packets.add(n as u64);
+        self.counters.rx_bytes.add(bytes);
+        self.process(lane, burst, Arrival::Wire, now);
+        n
+    }
+
+    /// Takes what other workers hand over: flows of ours, and finished frames to send for them.
+    fn take_handoffs(&mut self, now: Tick) -> usize {
+        let mut taken = 0;
+        for from in 0..self.links.into.len() {
+            for _ in 0..BURST {
+                let Some(ring) = self.links.into[from].as_mut() else {
+                    break;
+                };
+                let Ok(Handoff { frame, port, kind }) = ring.pop() else {
+                    break;
+                };
+                taken += 1;
+                let lane = usize::from(port.0);
+                match kind {
+                    HandoffKind::Transmit => self.transmit(lane, frame),
+                    HandoffKind::Process => {
+                        self.lanes[lane].inbox.push(frame);
+                        if self.lanes[lane].inbox.is_full() {
+                            self.process_inbox(lane, now);
+                        }
+                    }
+                }
+            }
+        }
+        self.counters.handoff_in.add(taken as u64);
+        for lane in 0..self.lanes.len() {
+            self.process_inbox(lane, now);
+        }
+        taken
+    }
+
+    fn process_inbox(&mut self, lane: usize, now: Tick) {
+        if !self.lanes[lane].inbox.is_empty() {
+            let burst = std::mem::take(&mut self.lanes[lane].inbox);
+            self.process(lane, burst, Arrival::Handed, now);
+        }
+    }
+
+    /// Sends what the kernel sends.
+    fn take_from_kernel(&mut self) -> usize {
+        let mut taken = 0;
+        while taken < BURST
+            && let Ok(from_kernel) = self.kernel.into.pop()
+        {
+            taken += 1;
+            self.transmit(usize::from(from_kernel.port.0), from_kernel.frame);
+        }
+        self.counters.from_kernel.add(taken as u64);
+        taken
+    }
+
+    /// Queues a finished frame on its port, or hands it to a worker that has a queue there.
+    pub(crate) fn transmit(&mut self, lane: usize, frame: Q::Frame) {
+        let to = &mut self.lanes[lane];
+        if to.port.queue.has_tx() {
+            to.out.push(frame);
+            if to.out.is_full() {
+                self.flush(lane);
+            }
+            return;
+        }
+        let (port, core) = (to.port.id, transmitter(self.steer.me(), to.port.tx_queues));
+        self.hand_over(
+            core,
+            Handoff {
+                frame,
+                port,
+                kind: HandoffKind::Transmit,
+            },
+        );
+    }
+
+    /// Puts a frame on another worker's ring.
+    pub(crate) fn hand_over(&mut self, core: CoreId, handoff: Handoff<Q::Frame>) {
+        let ring = self
+            .links
+            .out
+            .get_mut(usize::from(core.0))
+            .and_then(Option::as_mut);
+        match ring.map(|ring| ring.push(handoff)) {
+            Some(Ok(())) => self.counters.handoff_out.add(1),
+            Some(Err(_)) | None => self.counters.dropped(DropReason::HandoffFull),
+        }
+    }
+
+    /// Gives the port what waits for it; what its queue has no room for is dropped.
+    fn flush(&mut self, lane: usize) {
+        let Lane { port, out, .. } = &mut self.lanes[lane];
+        if out.is_empty() {
+            return;
+        }
+        let len = |out: &Burst<Q::Frame>| out.iter().map(|f| f.bytes().len() as u64).sum::<u64>();
+        let (n, bytes) = (out.len(), len(out));
+        port.queue.tx_burst(out);
+        let (left, left_bytes) = (out.len(), if out.is_empty() { 0 } else { len(out) });
+        let cells = &self.counters.ports[lane];
+        for (packets, sent) in [
+            (&cells.tx_packets, n - left),
+            (&self.counters.tx_packets, n - left),
+            (&cells.tx_full, left),
+            (&self.counters.drops[DropReason::TxFull as usize], left),
+        ] {
+            packets.add(sent as u64);
+        }
+        cells.tx_bytes.add(bytes - left_bytes);
+        self.counters.tx_bytes.add(bytes - left_bytes);
+        out.clear();
+    }
+
+    /// Lets connections run out, a few at a time, and frames that waited too long.
+    fn expire(&mut self, now: Tick) -> usize {
+        let counters = &self.counters;
+        let mut expired = 0;
+        let looked = self.conns.expire(now, TIMERS_A_TURN, |conn| {
+            expired += 1;
+            server_gone(counters, conn);
+        });
+        if expired > 0 {
+            counters.conns_expired.add(expired);
+            counters.conns.set(u64::from(self.conns.len()));
+        }
+        while self.parking.expire(now).is_some() {
+            counters.dropped(DropReason::NeighbourUnresolved);
+            counters.parked.set(self.parking.len() as u64);
+        }
+        looked
+    }
+
+    fn take_commands(&mut self, now: Tick) -> usize {
+        let mut taken = 0;
+        // A command answers with one event at most: take none that could not be answered.
+        while taken < COMMANDS_A_TURN && self.events.slots() > COMMANDS_A_TURN {
+            let Ok(command) = self.commands.pop() else {
+                break;
+            };
+            taken += 1;
+            match command {
+                Command::Snapshot(snapshot) => {
+                    let old = self.use_snapshot(snapshot);
+                    self.tell(Event::RetiredSnapshot(old));
+                }
+                Command::Fib(fib) => {
+                    let old = std::mem::replace(&mut self.fib, fib);
+                    self.tell(Event::RetiredFib(old));
+                }
+                Command::Neighbour(update) => self.update_neighbour(update),
+                Command::Port(update) => self.update_port(update),
+                Command::ListConns(mut page) => {
+                    self.fill(&mut page, now);
+                    self.tell(Event::Conns(page));
+                }
+                Command::Stop => self.stop(now),
+            }
+        }
+        taken
+    }
+
+    /// Says something to control; lost when the ring is full, so only what will be said again
+    /// may come without a free slot seen before.
+    pub(crate) fn tell(&mut self, event: Event) {
+        let _ = self.events.push(event);
+    }
+
+    fn use_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        let services = snapshot
+            .services()
+            .map(|s| s.id.0 as usize + 1)
+            .max()
+            .unwrap_or(0);
+        if self.cursors.len() < services {
+            self.cursors.resize(services, Cursor::default());
+        }
+        let servers = snapshot
+            .servers()
+            .map(|s| s.id.0 as usize + 1)
+            .max()
+            .unwrap_or(0);
+        // An id may have got another address: forget the hops.
+        let unknown = ServerHop {
+            hop: NeighbourId::NONE,
+            epoch: self.fib.epoch.wrapping_sub(1),
+        };
+        self.server_hops.clear();
+        self.server_hops.resize(servers, unknown);
+        std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    fn update_neighbour(&mut self, update: NeighbourUpdate) {
+        self.neighbours.update(update);
+        let Some(mac) = update.mac else { return };
+        let hop = Hop {
+            port: update.port,
+            addr: update.addr,
+        };
+        while let Some(parked) = self.parking.release(hop) {
+            let mut frame = parked.frame;
+            let lane = usize::from(hop.port.0);
+            let src = self.lanes[lane].port.mac;
+            eth::set_macs(frame.bytes_mut(), mac, src);
+            self.transmit(lane, frame);
+        }
+        self.counters.parked.set(self.parking.len() as u64);
+    }
+
+    fn update_port(&mut self, update: PortUpdate) {
+        if let Some(lane) = self.lanes.get_mut(usize::from(update.port.0)) {
+            lane.port.mac = update.mac;
+            lane.port.mtu = update.mtu;
+        }
+    }
+
+    fn fill(&self, page: &mut ConnPage, now: Tick) {
+        page.core = self.steer.me();
+        let found = &mut page.found;
+        let next = self.conns.page(page.cursor, page.scan, |_, c| {
+            if found.len() == found.capacity() {
+                return false;
+            }
+            found.push(ConnView {
+                proto: c.proto(),
+                client: c.client(),
+                virtual_: c.virtual_(),
+                local: c.local(),
+                server: c.server(),
+                server_id: c.server_id(),
+                state: c.state(),
+                expires: c.deadline().since(now),
+                age: now.since(c.created()),
+                in_packets: c.in_packets,
+            });
+            true
+        });
+        page.done = next.is_none();
+        page.cursor = next.unwrap_or(page.cursor);
+    }
+
+    /// Sends what is in hand and drops what waits for a neighbour.
+    fn stop(&mut self, now: Tick) {
+        while let Some(parked) = self.parking.expire(now.after(Tick::seconds(3600))) {
+            self.counters.dropped(DropReason::NeighbourUnresolved);
+            drop(parked);
+        }
+        self.counters.parked.set(0);
+        self.stopped = true;
+    }
 }

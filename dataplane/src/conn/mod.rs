@@ -1,2 +1,21 @@
-//! conn
+//! The connection table of one worker: entries, an index by both directions' keys, timers.
+//!
+//! Bounded, taken at start, owned by one core. One [`Conn`] of 64 bytes serves both directions
+//! of a flow; the index (`index`) finds it by the key of either; the wheel
+//! (`wheel`) finds what has run out, lazily: a packet only writes a deadline.
+//! All told some 90 bytes a connection (`perf memory` measures it).
+#![deny(unsafe_code)]
+
+pub mod entry;
+mod hash;
+mod index;
+#[allow(unsafe_code)]
+mod memory;
 pub mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+mod wheel;
+
+pub use entry::{Conn, ConnId};
+pub use table::{ConnTable, Hit, Inserted, TableFull};

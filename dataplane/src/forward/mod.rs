@@ -1,6 +1,9 @@
 //! Forwarding methods: one file per mode over one shared `rewrite`.
 #![forbid(unsafe_code)]
 
+pub(crate) mod fullnat;
+mod rewrite;
+
 macro_rules! modes {
     ($($(#[doc = $doc:literal])+ $mode:ident,)+) => {
         /// How packets reach a real server.

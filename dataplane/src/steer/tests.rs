@@ -71,26 +71,27 @@ fn every_bucket_has_one_owner_and_shares_differ_by_one_at_most() {
 
 #[test]
 fn mesh_connects_every_two_workers_and_nobody_to_itself() {
-    let mut links = mesh::<u32>(3, 4);
-    for from in 0..3 {
-        for to in 0..3 {
-            let Some(ring) = links[from].out[to].as_mut() else {
-                assert_eq!(from, to);
-                continue;
-            };
-            let frame = (from * 10 + to) as u32;
-            ring.push(Handoff {
-                frame,
-                port: PortId(0),
-                kind: HandoffKind::Process,
-            })
-            .unwrap();
+    let mut links = mesh::<usize>(3, 4);
+    for (from, worker) in links.iter_mut().enumerate() {
+        for (to, ring) in worker.out.iter_mut().enumerate() {
+            assert_eq!(ring.is_none(), from == to);
+            if let Some(ring) = ring {
+                let (frame, kind) = (from * 10 + to, HandoffKind::Process);
+                ring.push(Handoff {
+                    frame,
+                    port: PortId(0),
+                    kind,
+                })
+                .unwrap();
+            }
         }
     }
-    for to in 0..3 {
-        for from in (0..3).filter(|&f| f != to) {
-            let got = links[to].into[from].as_mut().unwrap().pop().unwrap();
-            assert_eq!(got.frame, (from * 10 + to) as u32);
+    for (to, worker) in links.iter_mut().enumerate() {
+        for (from, ring) in worker.into.iter_mut().enumerate() {
+            assert_eq!(ring.is_none(), from == to);
+            if let Some(ring) = ring {
+                assert_eq!(ring.pop().unwrap().frame, from * 10 + to);
+            }
         }
     }
 }

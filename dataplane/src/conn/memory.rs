@@ -1,0 +1,79 @@
+//! Table memory: mapped once at start, on huge pages where there are any, zeroed by the kernel.
+
+use std::ops::{Deref, DerefMut};
+
+use memmap2::{Advice, MmapMut, MmapOptions};
+
+/// Types whose all-zero bytes are a valid value and that need no drop.
+///
+/// # Safety
+/// Every bit pattern of zeros must be a valid `Self`, and `Self` must not implement `Drop`.
+pub(super) unsafe trait Zeroable: Copy {}
+
+// SAFETY: plain numbers.
+unsafe impl Zeroable for u32 {}
+// SAFETY: arrays of plain numbers and newtypes of them; `State` and `Proto` are stored as bytes.
+unsafe impl Zeroable for super::entry::Conn {}
+// SAFETY: arrays of plain numbers.
+unsafe impl Zeroable for super::index::Line {}
+// SAFETY: arrays of plain numbers.
+unsafe impl Zeroable for super::wheel::Chunk {}
+
+/// A fixed array of zeroed `T` in its own mapping.
+pub(super) struct HugeArray<T: Zeroable> {
+    map: MmapMut,
+    len: usize,
+    of: std::marker::PhantomData<T>,
+}
+
+impl<T: Zeroable> HugeArray<T> {
+    /// Maps room for `len` items: reserved huge pages if there are enough, else ordinary pages
+    /// that the kernel is asked to merge (MADV_HUGEPAGE).
+    ///
+    /// # Errors
+    /// The mapping was refused: not enough memory or address space.
+    pub(super) fn new(len: usize) -> std::io::Result<Self> {
+        const { assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0) };
+        const HUGE: usize = 2 << 20;
+        let bytes = (len * size_of::<T>()).max(1);
+        let huge = if bytes >= HUGE {
+            let len = bytes.next_multiple_of(HUGE);
+            MmapOptions::new().len(len).huge(Some(21)).map_anon().ok()
+        } else {
+            None
+        };
+        let map = match huge {
+            Some(map) => map,
+            None => {
+                let map = MmapOptions::new().len(bytes).map_anon()?;
+                // Advice only: without transparent huge pages small ones do, slower.
+                let _ = map.advise(Advice::HugePage);
+                map
+            }
+        };
+        Ok(HugeArray {
+            map,
+            len,
+            of: std::marker::PhantomData,
+        })
+    }
+}
+
+impl<T: Zeroable> Deref for HugeArray<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: the mapping is page-aligned (so aligned for T), holds at least
+        // len * size_of::<T>() bytes, was zeroed by the kernel, and is borrowed with self.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Zeroable> DerefMut for HugeArray<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and borrowed mutably with self.
+        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), self.len) }
+    }
+}

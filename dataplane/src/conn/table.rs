@@ -1,0 +1,375 @@
+//! The table: entries, index and wheel kept in step.
+#![forbid(unsafe_code)]
+
+use super::entry::{Conn, ConnId, NewConn};
+use super::hash::KeyedHash;
+use super::index::Index;
+use super::memory::HugeArray;
+use super::state::{Direction, State};
+use super::wheel::{NO_SLOT, Wheel};
+use crate::cpu::prefetch;
+use crate::packet::Key4;
+use crate::types::Tick;
+
+const NIL: u32 = u32::MAX;
+/// Wheel records for each entry: the valid one, and a stale one while a connection closes.
+const RECORDS_PER_ENTRY: usize = 2;
+/// Entries that [`ConnTable::victim`] looks at: bounds the cost of an opening in a full table.
+const VICTIM_SCAN: u32 = 64;
+
+/// A connection and the direction whose key was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    /// The connection.
+    pub id: ConnId,
+    /// Which direction's packets have the key.
+    pub dir: Direction,
+}
+
+impl Hit {
+    #[inline]
+    fn from_slot(slot: u32) -> Hit {
+        let dir = if slot & 1 == 0 {
+            Direction::Inbound
+        } else {
+            Direction::Outbound
+        };
+        Hit {
+            id: ConnId(slot >> 1),
+            dir,
+        }
+    }
+
+    #[inline]
+    fn slot(self) -> u32 {
+        self.id.0 << 1 | self.dir as u32
+    }
+}
+
+/// What an insertion did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inserted(pub ConnId);
+
+/// No room: neither an entry, nor an index slot, nor a wheel record is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableFull;
+
+/// All connections of one worker.
+pub struct ConnTable {
+    hash: KeyedHash,
+    index: Index,
+    entries: HugeArray<Conn>,
+    wheel: Wheel,
+    /// First entry of the list of freed ones, linked through `side`.
+    free: u32,
+    /// Entries from here on were never used, so their memory was never touched.
+    fresh: u32,
+    live: u32,
+    hand: u32,
+}
+
+impl std::fmt::Debug for ConnTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnTable")
+            .field("live", &self.live)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnTable {
+    /// A table for `max` connections, at least 1 and below 2^31.
+    ///
+    /// # Errors
+    /// The memory could not be had.
+    pub fn new(max: u32, secret: [u64; 4], now: Tick) -> std::io::Result<ConnTable> {
+        let max = max.clamp(1, (1 << 31) - 1) as usize;
+        Ok(ConnTable {
+            hash: KeyedHash::new(secret),
+            index: Index::new(2 * max)?,
+            entries: HugeArray::new(max)?,
+            wheel: Wheel::new(RECORDS_PER_ENTRY * max, now)?,
+            free: NIL,
+            fresh: 0,
+            live: 0,
+            hand: 0,
+        })
+    }
+
+    /// Bytes of memory for `max` connections, all told.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.entries.len() * size_of::<Conn>() + self.index.bytes() + self.wheel.bytes()
+    }
+
+    /// Connections standing.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.live
+    }
+
+    /// Whether none stands.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Connections that fit.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// The table's hash of `key`.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &Key4) -> u64 {
+        self.hash.of(key)
+    }
+
+    /// Stage one of a burst's lookup: starts loading the index line.
+    #[inline]
+    pub fn prefetch_index(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Stage two: a first guess from the index line, whose entry starts loading. To be
+    /// confirmed by [`ConnTable::is`], for what comes before it in the burst may change it.
+    #[inline]
+    #[must_use]
+    pub fn guess(&self, hash: u64) -> Option<Hit> {
+        let hit = Hit::from_slot(self.index.candidate(hash)?);
+        prefetch(&self.entries[hit.id.0 as usize]);
+        Some(hit)
+    }
+
+    /// Whether packets with `key` belong to `hit`.
+    #[inline]
+    #[must_use]
+    pub fn is(&self, hit: Hit, key: &Key4) -> bool {
+        let c = &self.entries[hit.id.0 as usize];
+        let d = hit.dir as usize;
+        c.addrs[d] == key.addrs && c.ports[d] == key.ports && c.proto == key.proto as u8
+    }
+
+    /// Looks `key` up.
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, hash: u64, key: &Key4) -> Option<Hit> {
+        self.index
+            .find(hash, |slot| self.is(Hit::from_slot(slot), key))
+            .map(Hit::from_slot)
+    }
+
+    /// The connection; of one that is gone, what remains of it until the entry is used again.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, id: ConnId) -> &Conn {
+        &self.entries[id.0 as usize]
+    }
+
+    /// The connection, to be changed.
+    #[inline]
+    #[must_use]
+    pub(crate) fn get_mut(&mut self, id: ConnId) -> &mut Conn {
+        &mut self.entries[id.0 as usize]
+    }
+
+    /// Opens a connection in state NONE that runs out `ticks` from now. Neither of its keys may
+    /// be in the table.
+    ///
+    /// # Errors
+    /// [`TableFull`]; nothing was inserted.
+    pub fn insert(&mut self, new: &NewConn, ticks: u32, now: Tick) -> Result<Inserted, TableFull> {
+        let at = match self.free {
+            NIL if (self.fresh as usize) < self.entries.len() => self.fresh,
+            NIL => return Err(TableFull),
+            free => free,
+        };
+        let mut conn = Conn::new(new, now);
+        conn.deadline = now.after(ticks);
+        let slots = [Direction::Inbound, Direction::Outbound].map(|dir| {
+            (
+                self.hash.of(&conn.key(dir)),
+                Hit {
+                    id: ConnId(at),
+                    dir,
+                }
+                .slot(),
+            )
+        });
+        let (entries, hash) = (&self.entries, &self.hash);
+        let hash_of = |slot| {
+            let hit = Hit::from_slot(slot);
+            if hit.id.0 == at {
+                hash.of(&conn.key(hit.dir))
+            } else {
+                hash.of(&entries[hit.id.0 as usize].key(hit.dir))
+            }
+        };
+        if !self.index.insert(slots[0].0, slots[0].1, hash_of) {
+            return Err(TableFull);
+        }
+        if !self.index.insert(slots[1].0, slots[1].1, hash_of) {
+            self.index.remove(slots[0].0, slots[0].1);
+            return Err(TableFull);
+        }
+        // A record that the entry's last user left behind serves if it comes up early enough:
+        // so evictions under a flood file nothing new.
+        let left = if self.free == NIL {
+            NO_SLOT
+        } else {
+            self.entries[at as usize].wheel_slot
+        };
+        let serves = left != NO_SLOT && self.wheel.fires_at(left).reached(conn.deadline);
+        conn.wheel_slot = if serves {
+            left
+        } else if let Some(slot) = self.wheel.file(at, conn.deadline) {
+            slot
+        } else {
+            self.index.remove(slots[0].0, slots[0].1);
+            self.index.remove(slots[1].0, slots[1].1);
+            return Err(TableFull);
+        };
+        if self.free == NIL {
+            self.fresh += 1;
+        } else {
+            self.free = self.entries[at as usize].side;
+        }
+        self.entries[at as usize] = conn;
+        self.live += 1;
+        Ok(Inserted(ConnId(at)))
+    }
+
+    /// Forgets a connection and gives it back; `None` when the entry was free already.
+    pub fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        let conn = self.entries[id.0 as usize];
+        if !conn.is_live() {
+            return None;
+        }
+        for dir in [Direction::Inbound, Direction::Outbound] {
+            let hash = self.hash.of(&conn.key(dir));
+            let there = self.index.remove(hash, Hit { id, dir }.slot());
+            debug_assert!(there, "a live entry is in the index twice");
+        }
+        let entry = &mut self.entries[id.0 as usize];
+        entry.proto = 0; // its timer record stays where it is, for the entry's next user
+        entry.side = self.free;
+        self.free = id.0;
+        self.live -= 1;
+        Some(conn)
+    }
+
+    /// Notes a packet: the state that follows it and how long that lasts from now.
+    #[inline]
+    pub fn touch(&mut self, id: ConnId, state: State, ticks: u32, now: Tick) {
+        let conn = &mut self.entries[id.0 as usize];
+        conn.deadline = now.after(ticks);
+        if conn.state() != state {
+            conn.set_state(state);
+            self.shorten(id);
+        }
+    }
+
+    /// Files a record for a deadline that now lies before the one filed. Without room for it
+    /// the connection just stays until the old record comes up.
+    fn shorten(&mut self, id: ConnId) {
+        let (deadline, slot) = {
+            let c = &self.entries[id.0 as usize];
+            (c.deadline, c.wheel_slot)
+        };
+        let fires = self.wheel.fires_at(slot);
+        // Leave room for a record of every free entry.
+        let free = self.entries.len() - self.live as usize;
+        if fires.since(deadline) > 0
+            && self.wheel.spare() > free
+            && let Some(slot) = self.wheel.file(id.0, deadline)
+        {
+            self.entries[id.0 as usize].wheel_slot = slot;
+        }
+    }
+
+    /// Removes connections that have run out, looking at about `budget` timer records at most;
+    /// each goes to `gone`. The number of records looked at.
+    pub fn expire(&mut self, now: Tick, budget: usize, mut gone: impl FnMut(&Conn)) -> usize {
+        let mut looked = 0;
+        while looked < budget {
+            let Some(due) = self.wheel.next_due(now) else {
+                break;
+            };
+            looked += due.records.len();
+            for &at in &due.records {
+                prefetch(&self.entries[at as usize]);
+            }
+            for &at in &due.records {
+                let conn = &mut self.entries[at as usize];
+                if conn.wheel_slot != due.slot {
+                    continue; // a stale record
+                }
+                conn.wheel_slot = NO_SLOT;
+                if !conn.is_live() {
+                    continue;
+                }
+                if conn.deadline.reached(now) {
+                    if let Some(conn) = self.remove(ConnId(at)) {
+                        gone(&conn);
+                    }
+                } else {
+                    let slot = self.wheel.file(at, conn.deadline);
+                    debug_assert!(slot.is_some(), "this record was just taken out");
+                    conn.wheel_slot = slot.unwrap_or(NO_SLOT);
+                }
+            }
+        }
+        looked
+    }
+
+    /// Someone to evict from a full table: of the next few entries the oldest half-open one,
+    /// else the closing one, else the UDP flow that runs out first. Never an established
+    /// connection: then the new one is refused.
+    #[must_use]
+    pub fn victim(&mut self, now: Tick) -> Option<ConnId> {
+        let mut best: Option<((u8, u32), u32)> = None;
+        let entries = self.entries.len() as u32;
+        for _ in 0..VICTIM_SCAN.min(entries) {
+            let at = self.hand;
+            self.hand = if at + 1 < entries { at + 1 } else { 0 };
+            let c = &self.entries[at as usize];
+            let class = match c.state() {
+                _ if !c.is_live() => continue,
+                s if s.is_half_open() => 0,
+                State::TimeWait | State::Close => 1,
+                State::Udp => 2,
+                _ => continue,
+            };
+            let order = match class {
+                0 => u32::MAX - now.since(c.created),
+                _ => c.deadline.since(now),
+            };
+            if best.is_none_or(|(known, _)| (class, order) < known) {
+                best = Some(((class, order), at));
+            }
+        }
+        let (_, at) = best?;
+        // Go on behind the victim: of equals the one that was not looked at for longest is next.
+        self.hand = if at + 1 < entries { at + 1 } else { 0 };
+        Some(ConnId(at))
+    }
+
+    /// Live connections among the `scan` entries from `cursor` on, and where to go on; `None`
+    /// when that was the last.
+    pub fn page(
+        &self,
+        cursor: u32,
+        scan: u32,
+        mut each: impl FnMut(ConnId, &Conn) -> bool,
+    ) -> Option<u32> {
+        let end = cursor.saturating_add(scan).min(self.fresh);
+        for at in cursor..end {
+            let c = &self.entries[at as usize];
+            if c.is_live() && !each(ConnId(at), c) {
+                return Some(at);
+            }
+        }
+        (end < self.fresh).then_some(end)
+    }
+}

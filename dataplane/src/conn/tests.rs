@@ -1,0 +1,214 @@
+//! The table against a plain map: random openings, packets, removals and time.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use proptest::prelude::*;
+
+use super::entry::NewConn;
+use super::state::{Direction, State};
+use super::*;
+use crate::forward::ForwardMode;
+use crate::types::{Proto, ServerId, Tick};
+
+fn new(n: u32) -> NewConn {
+    let proto = if n.is_multiple_of(3) {
+        Proto::Udp
+    } else {
+        Proto::Tcp
+    };
+    let addr = |net: u32, port: u32| {
+        std::net::SocketAddrV4::new((net | n >> 8).into(), (port + n % 256) as u16)
+    };
+    NewConn {
+        proto,
+        client: addr(0xc000_0000, 1000),
+        virtual_: "10.0.0.10:80".parse().unwrap(),
+        local: addr(0x0a01_0000, 2000),
+        server: "10.1.0.11:8080".parse().unwrap(),
+        server_id: ServerId(n % 0xff_ffff),
+        mode: ForwardMode::fullnat,
+    }
+}
+
+fn table(max: u32) -> ConnTable {
+    ConnTable::new(max, [11, 22, 33, 44], Tick(100)).unwrap()
+}
+
+fn find(t: &ConnTable, c: &NewConn, dir: Direction) -> Option<Hit> {
+    let key = if dir == Direction::Inbound {
+        c.inbound()
+    } else {
+        c.outbound()
+    };
+    t.lookup(t.hash(&key), &key)
+}
+
+#[test]
+fn both_directions_find_one_entry_and_say_which_way() {
+    let mut t = table(8);
+    let id = t.insert(&new(5), 64, Tick(100)).unwrap().0;
+    for dir in [Direction::Inbound, Direction::Outbound] {
+        assert_eq!(find(&t, &new(5), dir), Some(Hit { id, dir }));
+    }
+    let c = t.get(id);
+    assert_eq!(c.client(), new(5).client);
+    assert_eq!(c.virtual_(), new(5).virtual_);
+    assert_eq!(c.local(), new(5).local);
+    assert_eq!(c.server(), new(5).server);
+    assert_eq!(c.leaves_as(Direction::Inbound), {
+        let k = new(5).outbound().reversed();
+        (k.addrs, k.ports)
+    });
+    assert!(t.remove(id).is_some());
+    assert!(t.remove(id).is_none());
+    assert_eq!(find(&t, &new(5), Direction::Inbound), None);
+}
+
+#[test]
+fn it_holds_what_it_promises_and_refuses_the_next() {
+    let mut t = table(10_000);
+    for n in 0..10_000 {
+        t.insert(&new(n), 64, Tick(100))
+            .unwrap_or_else(|_| panic!("{n} of 10000"));
+    }
+    assert_eq!(t.insert(&new(10_000), 64, Tick(100)), Err(TableFull));
+    for n in 0..10_000 {
+        assert!(find(&t, &new(n), Direction::Inbound).is_some(), "{n}");
+        assert!(find(&t, &new(n), Direction::Outbound).is_some(), "{n}");
+    }
+    assert!(
+        t.bytes() as u32 / 10_000 < 140,
+        "{} bytes (small tables pay for slots)",
+        t.bytes()
+    );
+}
+
+#[test]
+fn entry_index_and_timers_take_less_than_96_bytes_each() {
+    let t = table(1_000_000);
+    assert!(t.bytes() < 96_000_000, "{}", t.bytes());
+}
+
+#[test]
+fn the_full_table_gives_up_the_oldest_half_open_first_and_never_an_established_one() {
+    let mut t = table(3);
+    let ids: Vec<_> = (0..3)
+        .map(|n| t.insert(&new(n * 3 + 1), 640, Tick(100 + n)).unwrap().0)
+        .collect();
+    t.touch(ids[0], State::Established, 640, Tick(103));
+    t.touch(ids[1], State::SynRecv, 640, Tick(103));
+    t.touch(ids[2], State::SynRecv, 640, Tick(103));
+    assert_eq!(t.victim(Tick(105)), Some(ids[1]));
+    t.touch(ids[1], State::TimeWait, 640, Tick(104));
+    assert_eq!(t.victim(Tick(105)), Some(ids[2]));
+    t.touch(ids[2], State::Established, 640, Tick(104));
+    assert_eq!(t.victim(Tick(105)), Some(ids[1]));
+    t.touch(ids[1], State::Established, 640, Tick(104));
+    assert_eq!(t.victim(Tick(105)), None);
+}
+
+/// A flood of evictions leaves its timer records behind; they must not fill the wheel.
+#[test]
+fn evicting_for_ever_never_runs_out_of_timer_records() {
+    let mut t = table(64);
+    let mut now = Tick(100);
+    for n in 0..20_000u32 {
+        now = now.after(u32::from(n % 50 == 0));
+        if t.insert(&new(n), 3840, now).is_err() {
+            let victim = t.victim(now).expect("half-open ones");
+            t.remove(victim);
+            t.insert(&new(n), 3840, now)
+                .expect("room after an eviction");
+        }
+        t.expire(now, 64, |_| {});
+    }
+    assert_eq!(t.len(), 64);
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Open(u32, u32),
+    Packet(u32, State, u32),
+    Remove(u32),
+    Wait(u32),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let ticks = prop_oneof![
+        1..200u32,
+        500..2000u32,
+        60_000..70_000u32,
+        3_000_000..5_000_000u32
+    ];
+    let state = prop_oneof![
+        Just(State::Established),
+        Just(State::SynRecv),
+        Just(State::TimeWait),
+        Just(State::Close)
+    ];
+    prop_oneof![
+        4 => (0..600u32, ticks.clone()).prop_map(|(n, t)| Op::Open(n, t)),
+        4 => (0..600u32, state, ticks).prop_map(|(n, s, t)| Op::Packet(n, s, t)),
+        1 => (0..600u32).prop_map(Op::Remove),
+        2 => prop_oneof![0..100u32, 1000..5000u32, 60_000..200_000u32].prop_map(Op::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn the_table_does_what_a_map_does(ops in proptest::collection::vec(op(), 1..400)) {
+        let mut t = table(300);
+        // Start close to the wrap, so that every run crosses it.
+        let mut now = Tick(u32::MAX - 100_000);
+        let mut t2 = ConnTable::new(300, [5, 6, 7, 8], now).unwrap();
+        std::mem::swap(&mut t, &mut t2);
+        // number -> (deadline, moment of the last change of state: until then records may be late)
+        let mut model: HashMap<u32, Tick> = HashMap::new();
+        for op in ops {
+            match op {
+                Op::Open(n, ticks) => if let Entry::Vacant(free) = model.entry(n) {
+                    match t.insert(&new(n), ticks, now) {
+                        Ok(_) => { free.insert(now.after(ticks)); }
+                        Err(TableFull) => prop_assert_eq!(model.len(), 300),
+                    }
+                },
+                Op::Packet(n, state, ticks) => if let Some(deadline) = model.get_mut(&n) {
+                    let id = find(&t, &new(n), Direction::Inbound).unwrap().id;
+                    // A packet in the same state never shortens (its timeout is the same).
+                    let same = t.get(id).state() == state;
+                    let ticks = if same { ticks.max(deadline.since(now)) } else { ticks };
+                    t.touch(id, state, ticks, now);
+                    *deadline = now.after(ticks);
+                },
+                Op::Remove(n) => if model.remove(&n).is_some() {
+                    let id = find(&t, &new(n), Direction::Outbound).unwrap().id;
+                    prop_assert_eq!(t.remove(id).unwrap().client(), new(n).client);
+                },
+                Op::Wait(ticks) => {
+                    now = now.after(ticks);
+                    let mut gone = Vec::new();
+                    while t.expire(now, 7, |c| gone.push(c.client())) > 0 {}
+                    for client in gone {
+                        let n = (0..600).find(|n| new(*n).client == client).unwrap();
+                        prop_assert!(model.remove(&n).is_some_and(|d| d.reached(now)), "{n} early");
+                    }
+                    prop_assert!(model.values().all(|d| !d.reached(now)), "one is late");
+                }
+            }
+            prop_assert_eq!(t.len() as usize, model.len());
+        }
+        for n in 0..600 {
+            for dir in [Direction::Inbound, Direction::Outbound] {
+                prop_assert_eq!(find(&t, &new(n), dir).is_some(), model.contains_key(&n));
+            }
+        }
+        let mut listed = 0;
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            cursor = t.page(at, 50, |_, _| { listed += 1; true });
+        }
+        prop_assert_eq!(listed, model.len());
+    }
+}

@@ -1,0 +1,190 @@
+//! A lazy timer wheel: 4-byte records in slots of time, no list through the entries.
+//!
+//! Two levels: 1,024 slots of one tick (16 s) and 1,024 slots of 64 ticks (17 minutes); what is
+//! farther away waits in the farthest slot and is filed again. An entry has one valid record,
+//! in the slot its `wheel_slot` names. Lengthening a deadline touches nothing here: when the
+//! record comes up early it is filed again. Shortening files a second record in an earlier slot
+//! and renames the valid one; the stale record is thrown away when it comes up.
+#![forbid(unsafe_code)]
+
+use arrayvec::ArrayVec;
+
+use super::memory::HugeArray;
+use crate::types::Tick;
+
+const SLOTS: u32 = 1024;
+const FINE_BITS: u32 = 6; // a coarse slot is 64 ticks: one second
+const NO_CHUNK: u32 = u32::MAX;
+/// Records in one chunk: with the link to the next, one cache line.
+pub(super) const CHUNK: usize = 15;
+/// The slot of an entry without a record.
+pub(super) const NO_SLOT: u16 = u16::MAX;
+
+/// One cache line of records.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Chunk {
+    next: u32,
+    records: [u32; CHUNK],
+}
+
+/// What one chunk held, and the slot it was in.
+pub(super) struct Due {
+    pub(super) slot: u16,
+    pub(super) records: ArrayVec<u32, CHUNK>,
+}
+
+/// The wheel of one table.
+pub(super) struct Wheel {
+    chunks: HugeArray<Chunk>,
+    /// First chunk of each slot (fine, then coarse) and how many records it has; the chunks
+    /// behind it are full.
+    heads: Box<[(u32, u8)]>,
+    free: u32,
+    fresh: u32,
+    /// Records filed, valid and stale, and how many may be. Only the first chunk of a slot is
+    /// ever partly filled, so `room / CHUNK` chunks and one a slot always hold them all.
+    filed: usize,
+    room: usize,
+    /// All slots up to this tick have been emptied.
+    done: Tick,
+    /// Slots of the tick after `done` that are to be emptied still: coarse first, then fine.
+    coarse_pending: bool,
+}
+
+impl Wheel {
+    /// A wheel with room for `records` records, all in the future of `now`.
+    pub(super) fn new(records: usize, now: Tick) -> std::io::Result<Wheel> {
+        let chunks = records.div_ceil(CHUNK) + 2 * SLOTS as usize;
+        Ok(Wheel {
+            chunks: HugeArray::new(chunks)?,
+            heads: vec![(NO_CHUNK, 0); 2 * SLOTS as usize].into_boxed_slice(),
+            free: NO_CHUNK,
+            fresh: 0,
+            filed: 0,
+            room: records,
+            done: now,
+            coarse_pending: Self::starts_second(now.after(1)),
+        })
+    }
+
+    /// Bytes of memory that the wheel takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.chunks.len() * size_of::<Chunk>()
+    }
+
+    fn starts_second(t: Tick) -> bool {
+        t.0 & ((1 << FINE_BITS) - 1) == 0
+    }
+
+    /// The slot for `deadline`.
+    fn slot_for(&self, deadline: Tick) -> u16 {
+        let ahead = deadline.since(self.done).max(1);
+        let at = self.done.after(ahead);
+        if ahead < SLOTS {
+            (at.0 % SLOTS) as u16
+        } else {
+            // Two coarse slots short of a full turn: the current one may be half emptied.
+            let farthest = (SLOTS - 2) << FINE_BITS;
+            let at = self.done.after(ahead.min(farthest));
+            (SLOTS + (at.0 >> FINE_BITS) % SLOTS) as u16
+        }
+    }
+
+    /// The moment at which `slot` comes up next.
+    pub(super) fn fires_at(&self, slot: u16) -> Tick {
+        let next = self.done.after(1);
+        let slot = u32::from(slot);
+        if slot < SLOTS {
+            next.after(slot.wrapping_sub(next.0) % SLOTS)
+        } else {
+            let second = next.0.wrapping_add((1 << FINE_BITS) - 1) >> FINE_BITS;
+            let ahead = (slot - SLOTS).wrapping_sub(second) % SLOTS;
+            Tick((second + ahead) << FINE_BITS)
+        }
+    }
+
+    /// Files a record; its slot, or `None` when there is no room. A record that was just taken
+    /// from the wheel always finds room again.
+    #[must_use]
+    pub(super) fn file(&mut self, record: u32, deadline: Tick) -> Option<u16> {
+        if self.filed >= self.room {
+            return None;
+        }
+        let slot = self.slot_for(deadline);
+        let (head, count) = self.heads[usize::from(slot)];
+        let (head, count) = if head == NO_CHUNK || usize::from(count) == CHUNK {
+            let chunk = self.take_chunk()?;
+            self.chunks[chunk as usize].next = head;
+            (chunk, 0)
+        } else {
+            (head, count)
+        };
+        self.chunks[head as usize].records[usize::from(count)] = record;
+        self.heads[usize::from(slot)] = (head, count + 1);
+        self.filed += 1;
+        Some(slot)
+    }
+
+    /// Takes one chunk of records that are due at `now`, walking forward in time; `None` when
+    /// everything up to `now` has been taken.
+    pub(super) fn next_due(&mut self, now: Tick) -> Option<Due> {
+        while self.done != now && self.done.reached(now) {
+            let tick = self.done.after(1);
+            if self.coarse_pending {
+                let slot = SLOTS + (tick.0 >> FINE_BITS) % SLOTS;
+                if let Some(due) = self.take(slot as u16) {
+                    return Some(due);
+                }
+                self.coarse_pending = false;
+            }
+            if let Some(due) = self.take((tick.0 % SLOTS) as u16) {
+                return Some(due);
+            }
+            self.done = tick;
+            self.coarse_pending = Self::starts_second(tick.after(1));
+        }
+        None
+    }
+
+    /// Records that still fit.
+    pub(super) fn spare(&self) -> usize {
+        self.room - self.filed
+    }
+
+    fn take(&mut self, slot: u16) -> Option<Due> {
+        let (head, count) = self.heads[usize::from(slot)];
+        if head == NO_CHUNK {
+            return None;
+        }
+        let chunk = self.chunks[head as usize];
+        let records = chunk.records[..usize::from(count)]
+            .iter()
+            .copied()
+            .collect();
+        let left = if chunk.next == NO_CHUNK {
+            0
+        } else {
+            CHUNK as u8
+        };
+        self.heads[usize::from(slot)] = (chunk.next, left);
+        self.chunks[head as usize].next = self.free;
+        self.free = head;
+        self.filed -= usize::from(count);
+        Some(Due { slot, records })
+    }
+
+    fn take_chunk(&mut self) -> Option<u32> {
+        if self.free != NO_CHUNK {
+            let chunk = self.free;
+            self.free = self.chunks[chunk as usize].next;
+            return Some(chunk);
+        }
+        let chunk = self.fresh;
+        if chunk as usize == self.chunks.len() {
+            return None;
+        }
+        self.fresh += 1;
+        Some(chunk)
+    }
+}

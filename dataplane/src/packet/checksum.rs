@@ -1,0 +1,136 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! A [`Diff`] is what a rewrite adds to the one's complement sum; it is computed once per
+//! connection and applied to every packet. The way back is its complement.
+#![forbid(unsafe_code)]
+
+use super::{be16, be32, eth, ipv4, put16, tcp, udp};
+use crate::types::Proto;
+
+/// Folds a sum of 16-bit words into 16 bits, carries added back in.
+#[inline]
+#[must_use]
+pub fn fold(sum: u32) -> u16 {
+    let s = (sum & 0xffff) + (sum >> 16);
+    ((s & 0xffff) + (s >> 16)) as u16
+}
+
+/// The one's complement sum of `bytes` as big-endian words, an odd last byte padded with zero.
+/// A header whose checksum is right sums to 0xffff.
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u16 {
+    // Eight bytes at a time into 64 bits: 2^32 additions before the carry could be lost.
+    let mut wide = 0u64;
+    let mut chunks = bytes.chunks_exact(4);
+    for c in &mut chunks {
+        wide += u64::from(u32::from_be_bytes([c[0], c[1], c[2], c[3]]));
+    }
+    let mut last = [0u8; 4];
+    last[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
+    wide += u64::from(u32::from_be_bytes(last));
+    let wide = (wide & 0xffff_ffff) + (wide >> 32);
+    let wide = (wide & 0xffff_ffff) + (wide >> 32);
+    fold((wide as u32 & 0xffff) + (wide as u32 >> 16))
+}
+
+/// What a rewrite adds to a one's complement sum: `sum(!old words) + sum(new words)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Diff(pub u16);
+
+impl Diff {
+    /// The difference of replacing each `(old, new)` pair of 32-bit words.
+    #[must_use]
+    pub fn of(words: &[(u32, u32)]) -> Diff {
+        let mut sum = 0u32;
+        for &(old, new) in words {
+            let (old, new) = (!old, new);
+            sum += (old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff);
+        }
+        Diff(fold(sum))
+    }
+
+    /// The difference of undoing this one.
+    #[inline]
+    #[must_use]
+    pub fn reversed(self) -> Diff {
+        Diff(!self.0)
+    }
+
+    /// Both differences.
+    #[inline]
+    #[must_use]
+    pub fn and(self, other: Diff) -> Diff {
+        Diff(fold(u32::from(self.0) + u32::from(other.0)))
+    }
+
+    /// The checksum after the rewrite: RFC 1624 eqn. 3, HC' = ~(~HC + ~m + m').
+    #[inline]
+    #[must_use]
+    pub fn apply(self, checksum: u16) -> u16 {
+        !fold(u32::from(!checksum) + u32::from(self.0))
+    }
+}
+
+/// What lowering the TTL by one adds to the header's sum: the word (ttl, protocol) falls by
+/// 0x0100.
+pub const TTL_DOWN: Diff = Diff(!0x0100);
+
+/// Offset of the L4 checksum from the L4 header's start.
+#[inline]
+#[must_use]
+pub fn l4_at(proto: Proto) -> usize {
+    match proto {
+        Proto::Tcp => tcp::CHECKSUM_AT,
+        Proto::Udp => udp::CHECKSUM_AT,
+    }
+}
+
+/// The folded sum of the IPv4 pseudo-header (RFC 9293 3.1) for an L4 length of `len`.
+pub(super) fn pseudo(frame: &[u8], proto: Proto, len: u16) -> u16 {
+    let (src, dst) = (be32(frame, ipv4::SRC_AT), be32(frame, ipv4::DST_AT));
+    fold(
+        (src >> 16)
+            + (src & 0xffff)
+            + (dst >> 16)
+            + (dst & 0xffff)
+            + u32::from(proto as u8)
+            + u32::from(len),
+    )
+}
+
+/// The L4 checksum that the packet should carry; never 0 for UDP, where 0 means none
+/// (RFC 768). `l4` and `end` are the L4 header's and the packet's offsets.
+#[must_use]
+pub fn l4(frame: &[u8], proto: Proto, l4: usize, end: usize) -> u16 {
+    let at = l4 + l4_at(proto);
+    let payload = u32::from(sum(&frame[l4..end]));
+    // The old checksum is part of that sum: take it out again.
+    let without = payload + u32::from(!be16(frame, at));
+    let sum = u32::from(fold(without)) + u32::from(pseudo(frame, proto, (end - l4) as u16));
+    match (!fold(sum), proto) {
+        (0, Proto::Udp) => 0xffff,
+        (sum, _) => sum,
+    }
+}
+
+/// Completes a partial L4 checksum: one that holds the pseudo-header's sum only, as packets
+/// from a local virtual link carry it. Returns whether it was one. A complete checksum that
+/// looks like a partial one (1 in 65,536) is computed again, to the same value.
+#[inline]
+pub fn complete_partial(frame: &mut [u8], proto: Proto, l4_at_frame: usize, end: usize) -> bool {
+    let at = l4_at_frame + l4_at(proto);
+    if be16(frame, at) != pseudo(frame, proto, (end - l4_at_frame) as u16) {
+        return false;
+    }
+    let right = l4(frame, proto, l4_at_frame, end);
+    put16(frame, at, right);
+    true
+}
+
+/// Sets the IPv4 header checksum from scratch.
+pub fn set_ipv4(frame: &mut [u8]) {
+    put16(frame, ipv4::CHECKSUM_AT, 0);
+    let len = usize::from(frame[eth::HEADER_LEN] & 0x0f) * 4;
+    let sum = sum(&frame[eth::HEADER_LEN..eth::HEADER_LEN + len]);
+    put16(frame, ipv4::CHECKSUM_AT, !sum);
+}

@@ -1,0 +1,51 @@
+//! TCP (RFC 9293).
+//!
+//! ```text
+//!  0      2      4     8     12          13      14       16         18
+//!  | sport| dport| seq | ack | off rsvd  | flags | window | checksum | urgent | options
+//! ```
+#![forbid(unsafe_code)]
+
+use crate::counters::DropReason;
+
+/// Bytes of a header without options.
+pub const MIN_LEN: usize = 20;
+/// Offset of the sequence number from the header's start.
+pub const SEQ_AT: usize = 4;
+/// Offset of the acknowledgement number.
+pub const ACK_AT: usize = 8;
+/// Offset of the flags octet.
+pub const FLAGS_AT: usize = 13;
+/// Offset of the checksum.
+pub const CHECKSUM_AT: usize = 16;
+
+/// Bits of the flags octet.
+pub mod flags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+}
+
+/// Checks the header at `at` of a packet that ends at `end`; its flags.
+///
+/// # Errors
+/// [`DropReason::BadTcpHeader`].
+#[inline]
+pub fn check(frame: &[u8], at: usize, end: usize) -> Result<u8, DropReason> {
+    let tcp = frame
+        .get(at..end)
+        .filter(|tcp| tcp.len() >= MIN_LEN)
+        .ok_or(DropReason::BadTcpHeader)?;
+    let offset = usize::from(tcp[12] >> 4) * 4;
+    if offset < MIN_LEN || offset > tcp.len() {
+        return Err(DropReason::BadTcpHeader);
+    }
+    Ok(tcp[FLAGS_AT])
+}

@@ -1,0 +1,624 @@
+//! Packet in, packet out: bytes and counters of single packets through one and three workers.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::sync::Arc;
+
+use common::*;
+use weir_dataplane::command::{Command, ConnPage, Event};
+use weir_dataplane::conn::state::State;
+use weir_dataplane::counters::DropReason;
+use weir_dataplane::io::RxChecksum;
+use weir_dataplane::packet::build::{Packet, checksums_right};
+use weir_dataplane::packet::tcp::flags::{ACK, FIN, PSH, RST, SYN};
+use weir_dataplane::packet::{self, Parsed, be16, eth, ipv4, put16};
+use weir_dataplane::route::NeighbourUpdate;
+use weir_dataplane::{CoreId, Mac, Proto, ServerId, Tick};
+
+fn parsed(frame: &[u8]) -> packet::Flow {
+    let Ok(Parsed::Flow(flow)) = packet::parse(frame, false) else {
+        panic!("{frame:02x?}")
+    };
+    flow
+}
+
+/// The one frame that left, and where to.
+fn only(out: Vec<(To, Vec<u8>)>) -> (To, Vec<u8>) {
+    assert_eq!(out.len(), 1, "{out:02x?}");
+    out.into_iter().next().unwrap()
+}
+
+#[test]
+fn a_connection_there_and_back_byte_by_byte() {
+    for workers in [1, 3] {
+        let mut d = Director::new(&Shape::workers(workers));
+        let client = addr("192.0.2.7:40000");
+        let syn = to_web(client, SYN).payload(b"odd").build();
+        let (to, at_server) = only(d.exchange(WAN, &syn));
+        assert_eq!(to, To::Port(LAN));
+        assert_eq!(
+            (eth::src(&at_server), eth::dst(&at_server)),
+            (LAN_MAC, server_mac(11))
+        );
+        assert_eq!(at_server[12..14], syn[12..14], "EtherType");
+        // The IPv4 header: only TTL, checksum and addresses differ; TCP: ports and checksum.
+        assert_eq!(at_server[14..22], syn[14..22]);
+        assert_eq!((at_server[22], at_server[23]), (63, 6));
+        assert_eq!(at_server[30..34], [10, 1, 0, 11]);
+        assert_eq!(at_server[26..28], [10, 1]);
+        assert_eq!(at_server[38..50], syn[38..50], "sequence to window");
+        assert_eq!(at_server[52..], syn[52..], "urgent pointer and payload");
+        assert!(checksums_right(&at_server));
+        let flow = parsed(&at_server);
+        assert_eq!(flow.key.destination(), server_addr(11, 8080));
+        assert!(flow.key.sport() >= 1024);
+
+        let syn_ack = answer(&at_server, SYN | ACK).payload(b"hi").build();
+        let (to, at_client) = only(d.exchange(LAN, &syn_ack));
+        assert_eq!(to, To::Port(WAN));
+        assert_eq!(
+            (eth::src(&at_client), eth::dst(&at_client)),
+            (WAN_MAC, ROUTER_MAC)
+        );
+        let flow = parsed(&at_client);
+        assert_eq!(
+            (flow.key.source(), flow.key.destination()),
+            (addr("10.0.0.10:80"), client)
+        );
+        assert!(checksums_right(&at_client));
+        assert_eq!(at_client[54..], *b"hi");
+
+        let (_, again) = only(d.exchange(WAN, &to_web(client, ACK).build()));
+        assert_eq!(
+            parsed(&again).key,
+            parsed(&at_server).key,
+            "the same server and local port"
+        );
+
+        let cells = |f: fn(&weir_dataplane::counters::ServerCounters) -> u64| {
+            d.sum(|c| f(c.servers.get(ServerId(0)).unwrap()))
+        };
+        assert_eq!(
+            (cells(|s| s.conns.get()), cells(|s| s.active.get())),
+            (1, 1)
+        );
+        assert_eq!(
+            (cells(|s| s.in_packets.get()), cells(|s| s.in_bytes.get())),
+            (2, 43 + 40)
+        );
+        assert_eq!(
+            (cells(|s| s.out_packets.get()), cells(|s| s.out_bytes.get())),
+            (1, 42)
+        );
+        assert_eq!(cells(|s| s.inactive.get()), 0);
+        d.assert_books();
+        d.assert_runs_out();
+    }
+}
+
+#[test]
+fn udp_keeps_a_missing_checksum_missing_and_never_sends_zero() {
+    let mut d = Director::new(&Shape::default());
+    let bare = Packet {
+        no_checksum: true,
+        ..to_dns(addr("192.0.2.7:5353"))
+    };
+    let (_, at_server) = only(d.exchange(WAN, &bare.payload(b"q").build()));
+    assert_eq!(be16(&at_server, 40), 0);
+    // Every value of a payload word: one of them makes the sum come out as zero.
+    let mut all_ones = 0;
+    for word in 0..=u16::MAX {
+        let q = to_dns(addr("192.0.2.7:5354"))
+            .payload(&word.to_be_bytes())
+            .build();
+        let (_, at_server) = only(d.exchange(WAN, &q));
+        assert_ne!(be16(&at_server, 40), 0);
+        all_ones += u32::from(be16(&at_server, 40) == 0xffff);
+        assert!(checksums_right(&at_server));
+    }
+    assert_eq!(all_ones, 1);
+    d.assert_books();
+}
+
+#[test]
+fn weights_decide_and_weight_zero_drains() {
+    let mut d = Director::new(&Shape::default());
+    let hosts = |d: &mut Director, from: u16, n: u16| {
+        let mut hosts = [0; 14];
+        for port in from..from + n {
+            let client = std::net::SocketAddrV4::new([192, 0, 2, 1].into(), port);
+            let (_, f) = only(d.exchange(WAN, &to_web(client, SYN).build()));
+            hosts[usize::from(f[33])] += 1;
+        }
+        (hosts[11], hosts[12])
+    };
+    assert_eq!(hosts(&mut d, 1000, 300), (200, 100));
+    let drained = services(2, Default::default(), &[(0, 11, 0), (1, 12, 1)], &[]);
+    let drained = Arc::new(drained);
+    d.tell(|| Command::Snapshot(Arc::clone(&drained)));
+    assert_eq!(hosts(&mut d, 2000, 50), (0, 50));
+    assert!(
+        d.events
+            .iter()
+            .any(|e| matches!(e, Event::RetiredSnapshot(s) if s.generation == 1))
+    );
+    // The drained server's connections go on.
+    let client = addr("192.0.2.1:1000");
+    let (_, f) = only(d.exchange(WAN, &to_web(client, ACK).build()));
+    assert_eq!(f[33], 11);
+    let none = Arc::new(services(3, Default::default(), &[(0, 11, 0)], &[]));
+    d.tell(|| Command::Snapshot(Arc::clone(&none)));
+    assert_eq!(
+        d.exchange(WAN, &to_web(addr("192.0.2.1:9000"), SYN).build()),
+        vec![]
+    );
+    assert_eq!(d.drops(DropReason::NoServer), 1);
+    d.assert_books();
+}
+
+/// One row a packet that is not forwarded: what, the frame, and the reason it ends with.
+#[test]
+fn what_is_not_forwarded_is_counted_by_name() {
+    use DropReason::*;
+    let c = addr("192.0.2.7:40000");
+    let fragment = |mut f: Vec<u8>| {
+        put16(&mut f, 20, 0x2000);
+        packet::checksum::set_ipv4(&mut f);
+        f
+    };
+    let rows: Vec<(&str, Vec<u8>, DropReason)> = vec![
+        ("a runt", vec![0; 13], RuntFrame),
+        (
+            "another's MAC",
+            to_web(c, SYN).macs(ROUTER_MAC, server_mac(1)).build(),
+            NotOurMac,
+        ),
+        (
+            "a cut IPv4 header",
+            to_web(c, SYN).build()[..30].to_vec(),
+            BadIpHeader,
+        ),
+        (
+            "a fragment to a VIP",
+            fragment(to_web(c, SYN).build()),
+            Fragment,
+        ),
+        (
+            "TTL 1",
+            Packet {
+                ttl: 1,
+                ..to_web(c, SYN)
+            }
+            .build(),
+            TtlExpired,
+        ),
+        (
+            "TTL 0",
+            Packet {
+                ttl: 0,
+                ..to_web(c, ACK)
+            }
+            .build(),
+            TtlExpired,
+        ),
+        (
+            "from loopback",
+            to_web(addr("127.0.0.1:5"), SYN).build(),
+            BadSource,
+        ),
+        (
+            "from multicast",
+            to_web(addr("224.0.0.1:5"), SYN).build(),
+            BadSource,
+        ),
+        (
+            "from nowhere",
+            to_web(addr("0.0.0.0:5"), SYN).build(),
+            BadSource,
+        ),
+        (
+            "a land packet",
+            to_web(addr("10.0.0.10:80"), SYN).build(),
+            Land,
+        ),
+        (
+            "from the VIP",
+            to_web(addr("10.0.0.10:81"), SYN).build(),
+            Land,
+        ),
+        (
+            "UDP to a closed port",
+            Packet {
+                dst: addr("10.0.0.10:54"),
+                ..to_dns(c)
+            }
+            .build(),
+            NoConnection,
+        ),
+        (
+            "a stray reset",
+            to_web(addr("192.0.2.9:1"), RST).build(),
+            NoConnection,
+        ),
+        (
+            "UDP to a local address",
+            Packet {
+                dst: addr("10.1.0.100:2000"),
+                ..to_dns(c)
+            }
+            .build(),
+            NoConnection,
+        ),
+    ];
+    for workers in [1, 3] {
+        let mut d = Director::new(&Shape::workers(workers));
+        for (what, frame, reason) in &rows {
+            let before = d.drops(*reason);
+            assert_eq!(d.exchange(WAN, frame), vec![], "{what}");
+            assert_eq!(d.drops(*reason), before + 1, "{what}: {reason:?}");
+        }
+        assert_eq!(d.totals().dropped, rows.len() as u64);
+        d.assert_books();
+    }
+}
+
+#[test]
+fn the_ports_word_on_checksums_counts() {
+    let mut d = Director::new(&Shape::default());
+    let good = to_web(addr("192.0.2.7:1"), SYN).build();
+    let mut wrong_ip = good.clone();
+    wrong_ip[24] ^= 1;
+    let say = |l3_good, l3_bad, l4_bad| RxChecksum {
+        l3_good,
+        l3_bad,
+        l4_bad,
+        l4_partial: false,
+    };
+    for (frame, word, reason) in [
+        (&good, say(false, true, false), DropReason::BadIpChecksum),
+        (&good, say(true, false, true), DropReason::BadL4Checksum),
+        (
+            &wrong_ip,
+            say(false, false, false),
+            DropReason::BadIpChecksum,
+        ),
+    ] {
+        d.deliver_with(WAN, frame, word);
+        d.settle();
+        assert_eq!(
+            d.drops(reason),
+            1 + u64::from(std::ptr::eq(frame, &wrong_ip))
+        );
+    }
+    assert_eq!(d.collect(), vec![]);
+    d.assert_books();
+}
+
+#[test]
+fn partial_checksums_are_completed_when_marked_or_when_the_port_says_fill() {
+    for (fill, marked) in [(true, false), (false, true)] {
+        let mut d = Director::new(&Shape {
+            fill_checksums: fill,
+            ..Shape::default()
+        });
+        for f in [
+            to_web(addr("192.0.2.7:1"), SYN),
+            to_dns(addr("192.0.2.7:2")),
+        ] {
+            let f = Packet { partial: true, ..f }.payload(b"abc").build();
+            let word = RxChecksum {
+                l4_partial: marked,
+                ..RxChecksum::default()
+            };
+            d.deliver_with(WAN, &f, word);
+            d.settle();
+            let (to, f) = only(d.collect());
+            assert_eq!(to, To::Port(LAN));
+            assert!(checksums_right(&f), "fill {fill}, marked {marked}");
+        }
+        assert_eq!(d.sum(|c| c.checksums_filled.get()), 2);
+        d.assert_books();
+    }
+}
+
+/// RFC 9293 3.10.7.1, and back to the MAC it came from.
+#[test]
+fn tcp_without_a_connection_is_reset() {
+    let mut d = Director::new(&Shape::default());
+    let c = addr("192.0.2.7:40000");
+    for (packet, seq, ack, flags) in [
+        (
+            Packet {
+                seq: 7,
+                ack: 99,
+                ..to_web(c, ACK | PSH)
+            }
+            .payload(b"late"),
+            99,
+            0,
+            RST,
+        ),
+        (
+            Packet {
+                seq: 7,
+                ..to_web(c, FIN)
+            }
+            .payload(b"late"),
+            0,
+            12,
+            RST | ACK,
+        ),
+        (
+            Packet {
+                seq: 7,
+                dst: addr("10.0.0.10:81"),
+                ..to_web(c, SYN)
+            },
+            0,
+            8,
+            RST | ACK,
+        ),
+        (
+            Packet {
+                seq: 7,
+                dst: addr("10.1.0.100:81"),
+                ..to_web(c, SYN)
+            },
+            0,
+            8,
+            RST | ACK,
+        ),
+    ] {
+        let wanted = Packet {
+            seq,
+            ack,
+            flags,
+            ..Packet::tcp(packet.dst, packet.src, flags).macs(WAN_MAC, ROUTER_MAC)
+        };
+        let (to, f) = only(d.exchange(WAN, &packet.build()));
+        assert_eq!(to, To::Port(WAN));
+        let mut wanted = wanted.build();
+        put16(&mut wanted, 48, 0); // a reset's window is 0
+        let sum = packet::checksum::l4(&wanted, Proto::Tcp, 34, 54);
+        put16(&mut wanted, 50, sum);
+        assert_eq!(f, wanted);
+    }
+    assert_eq!(d.sum(|c| c.generated.get()), 4);
+    assert_eq!(d.drops(DropReason::NoConnection), 4);
+    d.assert_books();
+}
+
+#[test]
+fn the_kernel_gets_what_is_its_own_and_sends_through_the_ports() {
+    for workers in [1, 3] {
+        let mut d = Director::new(&Shape::workers(workers));
+        let mut arp = vec![0xff; 6];
+        arp.extend_from_slice(&ROUTER_MAC.0);
+        arp.extend_from_slice(&[0x08, 0x06]);
+        arp.extend_from_slice(&[0; 28]);
+        let ssh = Packet {
+            dst: addr("10.0.0.2:22"),
+            ..to_web(addr("10.0.0.1:999"), SYN)
+        }
+        .build();
+        let mut ping = to_web(addr("10.0.0.1:999"), SYN).build();
+        ping[23] = ipv4::ICMP;
+        packet::checksum::set_ipv4(&mut ping);
+        let mut nd = vec![0x33, 0x33, 0, 0, 0, 1];
+        nd.extend_from_slice(&[0; 6]);
+        nd.extend_from_slice(&[0x86, 0xdd]);
+        for frame in [&arp, &ssh, &ping, &nd] {
+            assert_eq!(
+                only(d.exchange(WAN, frame)),
+                (To::Kernel(WAN), frame.clone())
+            );
+        }
+        for worker in 0..usize::from(workers) {
+            d.kernel_sends(worker, LAN, &arp);
+        }
+        d.settle();
+        assert_eq!(
+            d.collect(),
+            vec![(To::Port(LAN), arp.clone()); usize::from(workers)]
+        );
+        let t = d.totals();
+        assert_eq!(
+            (t.to_kernel, t.from_kernel, t.rx),
+            (4, u64::from(workers), 4)
+        );
+        d.assert_books();
+    }
+}
+
+/// A flood for the kernel is limited by class: broadcasts do not starve ARP or ssh.
+#[test]
+fn the_kernel_is_not_flooded() {
+    let mut d = Director::new(&Shape::default());
+    let mut noise = vec![0xff; 12];
+    noise.extend_from_slice(&[0x12, 0x34, 0, 0]);
+    for _ in 0..2000 {
+        d.exchange(WAN, &noise);
+    }
+    let passed = d.totals().to_kernel;
+    assert_eq!(passed, 500, "a tenth of a second's worth at once");
+    assert_eq!(d.drops(DropReason::KernelPoliced), 2000 - passed);
+    noise[12..14].copy_from_slice(&[0x08, 0x06]);
+    assert_eq!(only(d.exchange(WAN, &noise)).0, To::Kernel(WAN));
+    d.assert_books();
+}
+
+#[test]
+fn the_first_packets_wait_for_a_neighbour_and_no_more_than_fit() {
+    let mut d = Director::new(&Shape {
+        neighbours: false,
+        ..Shape::default()
+    });
+    let client = addr("192.0.2.7:40000");
+    for i in 0..20 {
+        let packet = Packet {
+            seq: i,
+            ..to_web(client, SYN)
+        };
+        assert_eq!(d.exchange(WAN, &packet.build()), vec![]);
+    }
+    assert_eq!(d.totals().held, 16);
+    assert_eq!(d.drops(DropReason::NeighbourQueueFull), 4);
+    d.assert_books();
+    let asked = d
+        .events
+        .iter()
+        .filter(|e| matches!(e, Event::Resolve { .. }))
+        .count();
+    assert_eq!(asked, 1, "asked once for all that wait: {:?}", d.events);
+    let Event::Resolve { port, addr } = d.events[0] else {
+        panic!()
+    };
+    assert_eq!((port, addr), (LAN, *server_addr(11, 0).ip()));
+    let unknown = NeighbourUpdate {
+        mac: None,
+        ..server_neighbour(11)
+    };
+    d.tell(|| Command::Neighbour(unknown));
+    d.settle();
+    assert_eq!(d.totals().held, 16, "an index alone resolves nothing");
+    d.tell(|| Command::Neighbour(server_neighbour(11)));
+    d.settle();
+    let out = d.collect();
+    assert_eq!(out.len(), 16);
+    for (i, (to, f)) in out.iter().enumerate() {
+        assert_eq!(
+            (*to, eth::src(f), eth::dst(f)),
+            (To::Port(LAN), LAN_MAC, server_mac(11))
+        );
+        assert_eq!(packet::be32(f, 38), i as u32, "in order");
+        assert!(checksums_right(f));
+    }
+    // The other direction: the client's router is unknown too, and never answers.
+    let back = answer(&out[0].1, SYN | ACK).build();
+    assert_eq!(d.exchange(LAN, &back), vec![]);
+    d.now = d.now.after(Tick::seconds(3));
+    d.settle();
+    assert_eq!(d.drops(DropReason::NeighbourUnresolved), 1);
+    assert_eq!(d.totals().held, 0);
+    d.assert_books();
+}
+
+#[test]
+fn routes_and_macs_change_under_a_connection() {
+    let mut d = Director::new(&Shape::default());
+    let client = addr("192.0.2.7:40000");
+    let (_, at_server) = only(d.exchange(WAN, &to_web(client, SYN).build()));
+    only(d.exchange(LAN, &answer(&at_server, SYN | ACK).build()));
+    let moved = NeighbourUpdate {
+        mac: Some(Mac([2, 9, 9, 9, 9, 9])),
+        ..server_neighbour(11)
+    };
+    d.tell(|| Command::Neighbour(moved));
+    let (_, f) = only(d.exchange(WAN, &to_web(client, ACK).build()));
+    assert_eq!(eth::dst(&f), Mac([2, 9, 9, 9, 9, 9]));
+    let none = Arc::new(weir_dataplane::route::Fib::new(2, &[]));
+    d.tell(|| Command::Fib(Arc::clone(&none)));
+    assert_eq!(d.exchange(WAN, &to_web(client, ACK).build()), vec![]);
+    assert_eq!(d.drops(DropReason::NoRoute), 1);
+    let back = Arc::new(fib(3));
+    d.tell(|| Command::Fib(Arc::clone(&back)));
+    only(d.exchange(WAN, &to_web(client, ACK).build()));
+    only(d.exchange(LAN, &answer(&at_server, ACK).build()));
+    d.assert_books();
+}
+
+#[test]
+fn a_closing_connection_gives_way_to_a_new_syn() {
+    let mut d = Director::new(&Shape::default());
+    let client = addr("192.0.2.7:40000");
+    let (_, first) = only(d.exchange(WAN, &to_web(client, SYN).build()));
+    only(d.exchange(LAN, &answer(&first, SYN | ACK).build()));
+    only(d.exchange(WAN, &to_web(client, ACK).build()));
+    only(d.exchange(LAN, &answer(&first, FIN | ACK).build()));
+    // Not closed yet: a SYN belongs to the old connection.
+    let (_, same) = only(d.exchange(WAN, &to_web(client, FIN | ACK).build()));
+    assert_eq!(parsed(&same).key, parsed(&first).key);
+    let (_, second) = only(d.exchange(WAN, &to_web(client, SYN).build()));
+    assert_ne!(
+        parsed(&second).key,
+        parsed(&first).key,
+        "a local port of its own"
+    );
+    assert_eq!(d.sum(|c| c.conns_reused.get()), 1);
+    assert_eq!(d.workers[0].conns().len(), 1);
+    d.assert_books();
+    d.assert_runs_out();
+}
+
+#[test]
+fn a_full_table_evicts_half_open_ones_and_then_refuses() {
+    let mut d = Director::new(&Shape {
+        max_connections: 8,
+        ..Shape::default()
+    });
+    let client = |n: u16| std::net::SocketAddrV4::new([192, 0, 2, 1].into(), 1000 + n);
+    for n in 0..30 {
+        only(d.exchange(WAN, &to_web(client(n), SYN).build()));
+    }
+    assert_eq!(d.sum(|c| c.conns_evicted.get()), 22);
+    for n in 22..30 {
+        only(d.exchange(WAN, &to_web(client(n), ACK).build())); // SYN_RECV -> ESTABLISHED
+    }
+    assert_eq!(d.exchange(WAN, &to_web(client(50), SYN).build()), vec![]);
+    assert_eq!(d.drops(DropReason::ConnTableFull), 1);
+    for n in 22..30 {
+        only(d.exchange(WAN, &to_web(client(n), ACK).build()));
+    }
+    d.assert_books();
+    d.assert_runs_out();
+}
+
+#[test]
+fn a_packet_past_the_mtu_is_dropped_by_name() {
+    let mut d = Director::new(&Shape::default());
+    let client = addr("192.0.2.7:40000");
+    let fits = to_web(client, SYN).payload(&[7; 1460]).build();
+    only(d.exchange(WAN, &fits));
+    let too_big = to_web(client, SYN).payload(&[7; 1461]).build();
+    assert_eq!(d.exchange(WAN, &too_big), vec![]);
+    assert_eq!(d.drops(DropReason::TooBig), 1);
+    d.assert_books();
+}
+
+#[test]
+fn listings_come_in_bounded_pages_and_show_what_is() {
+    let mut d = Director::new(&Shape::default());
+    for n in 0..25 {
+        let client = std::net::SocketAddrV4::new([192, 0, 2, 1].into(), 1000 + n);
+        only(d.exchange(WAN, &to_web(client, SYN).build()));
+    }
+    let mut ports = Vec::new();
+    let mut cursor = 0;
+    loop {
+        d.events.clear();
+        d.tell(|| {
+            let mut page = ConnPage::new(CoreId(0), 10);
+            page.cursor = cursor;
+            Command::ListConns(page)
+        });
+        d.settle();
+        let Some(Event::Conns(page)) = d.events.pop() else {
+            panic!("{:?}", d.events)
+        };
+        for c in &page.found {
+            assert_eq!(
+                (c.state, c.proto, c.in_packets),
+                (State::SynRecv, Proto::Tcp, 1)
+            );
+            assert_eq!((c.virtual_, c.expires), (addr("10.0.0.10:80"), 60 * 64));
+            ports.push(c.client.port());
+        }
+        if page.done {
+            break;
+        }
+        assert_eq!(page.found.len(), 10);
+        cursor = page.cursor;
+    }
+    assert_eq!(ports, (1000..1025).collect::<Vec<_>>());
+}
