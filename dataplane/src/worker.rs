@@ -16,7 +16,7 @@ use crate::defense::Policer;
 use crate::io::{BURST, Burst, Frame, PortQueue};
 use crate::lip::{LocalPorts, UselessKey};
 use crate::packet::eth;
-use crate::pipeline::{Arrival, server_gone};
+use crate::pipeline::{Arrival, Columns, server_gone};
 use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking};
 use crate::sched::Cursor;
 use crate::service::Snapshot;
@@ -139,6 +139,8 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) parking: Parking<Q::Frame>,
     pub(crate) punt: crate::pipeline::PuntPolicers,
     pub(crate) answers: Policer,
+    /// Always there between bursts.
+    pub(crate) columns: Option<Box<Columns>>,
     commands: Consumer<Command>,
     pub(crate) events: Producer<Event>,
     stopped: bool,
@@ -193,6 +195,7 @@ impl<Q: PortQueue> Worker<Q> {
             parking: Parking::default(),
             punt: crate::pipeline::PuntPolicers::new(setup.now),
             answers: Policer::new(ANSWERS_A_SECOND, setup.now),
+            columns: Some(Box::default()),
             commands,
             events,
             stopped: false,

@@ -12,7 +12,7 @@ pub(super) unsafe trait Zeroable: Copy {}
 
 // SAFETY: plain numbers.
 unsafe impl Zeroable for u32 {}
-// SAFETY: arrays of plain numbers and newtypes of them; `State` and `Proto` are stored as bytes.
+// SAFETY: plain numbers, newtypes of them, and `State`, whose zero is `State::None`.
 unsafe impl Zeroable for super::entry::Conn {}
 // SAFETY: arrays of plain numbers.
 unsafe impl Zeroable for super::index::Line {}

@@ -16,7 +16,7 @@ mod parking;
 mod tests;
 
 pub use neighbours::Neighbours;
-pub use parking::{Parked, Parking};
+pub use parking::{PARKED_MAX, Parked, Parking};
 
 /// A neighbour's stable index, the same in every worker; given by control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

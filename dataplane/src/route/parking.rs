@@ -5,7 +5,7 @@ use super::Hop;
 use crate::types::Tick;
 
 /// Frames that wait in one worker, all neighbours together.
-pub(super) const PARKED_MAX: usize = 256;
+pub const PARKED_MAX: usize = 256;
 /// Frames that wait for one neighbour: a SYN and its retransmissions, a DNS burst.
 pub(super) const PARKED_PER_HOP: usize = 16;
 /// How long a frame waits: the kernel gives up after three probes a second apart.

@@ -61,6 +61,11 @@ fn a_neighbour_keeps_its_index_and_an_index_can_change_hands() {
     assert_eq!(n.find(hop(11)), None);
     assert_eq!(n.find(hop(12)), Some(NeighbourId(4)));
     assert_eq!(n.get(NeighbourId::NONE), None);
+    // 12 moves to index 5, and only then is 4 given to 13: 12 is still found.
+    n.update(update(5, 12, Some(8)));
+    n.update(update(4, 13, Some(7)));
+    assert_eq!(n.find(hop(12)), Some(NeighbourId(5)));
+    assert_eq!(n.find(hop(13)), Some(NeighbourId(4)));
 }
 
 #[test]

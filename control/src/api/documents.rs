@@ -1,0 +1,325 @@
+//! The API's JSON documents: what the server writes and the command line reads.
+//!
+//! Field names are an interface: they are added to, never renamed. Counts are totals since the
+//! start of the process; addresses are text, `10.0.0.1:80`; times are whole seconds.
+#![forbid(unsafe_code)]
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+/// How Weir does: `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Weir's version.
+    pub(crate) version: String,
+    /// The daemon's process id.
+    pub(crate) pid: u32,
+    /// Seconds since the daemon was ready to forward.
+    pub(crate) uptime_seconds: u64,
+    /// Publications of services so far; what every worker is to hold.
+    pub(crate) generation: u64,
+    /// Whether every worker holds that generation.
+    pub(crate) settled: bool,
+    /// The configuration file that start and reload read.
+    pub(crate) config_file: String,
+    /// Virtual services.
+    pub(crate) services: usize,
+    /// Routes mirrored from the kernel.
+    pub(crate) routes: usize,
+    /// Neighbours whose MAC address is known.
+    pub(crate) neighbours: usize,
+    /// Connections standing, over all workers.
+    pub(crate) connections: u64,
+    /// Connections that fit, over all workers.
+    pub(crate) max_connections: u64,
+    /// The workers, by number.
+    pub(crate) workers: Vec<Worker>,
+    /// The ports, in configuration order.
+    pub(crate) ports: Vec<Port>,
+}
+
+/// One worker thread.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Worker {
+    /// Its number, from 0.
+    pub(crate) worker: u8,
+    /// The processor it is pinned to.
+    pub(crate) cpu: usize,
+    /// What it does when there is nothing to do: `spin`, `yield` or `sleep`.
+    pub(crate) idle: String,
+    /// Turns of its loop that found nothing to do.
+    pub(crate) idle_polls: u64,
+    /// Turns of its loop that found work.
+    pub(crate) busy_polls: u64,
+    /// Its connections.
+    pub(crate) connections: u64,
+    /// The generation of services that it holds.
+    pub(crate) generation: u64,
+}
+
+/// One port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Port {
+    /// Its name, and its kernel twin's.
+    pub(crate) name: String,
+    /// The DPDK device.
+    pub(crate) device: String,
+    /// The DPDK driver.
+    pub(crate) driver: String,
+    /// The MAC address.
+    pub(crate) mac: String,
+    /// The largest IP packet, bytes.
+    pub(crate) mtu: u16,
+    /// Whether there is a link.
+    pub(crate) link_up: bool,
+    /// The link's speed in Mbit/s; absent where the driver does not say.
+    pub(crate) link_mbps: Option<u32>,
+    /// `aligned` when the port's RSS brings a flow to its owner, `unaligned` when not.
+    pub(crate) alignment: String,
+    /// Receive queues.
+    pub(crate) rx_queues: u16,
+    /// Transmit queues.
+    pub(crate) tx_queues: u16,
+    /// Frames received by the workers.
+    pub(crate) rx_packets: u64,
+    /// Bytes received by the workers.
+    pub(crate) rx_bytes: u64,
+    /// Frames sent by the workers.
+    pub(crate) tx_packets: u64,
+    /// Bytes sent by the workers.
+    pub(crate) tx_bytes: u64,
+    /// Frames that the transmit queues had no room for.
+    pub(crate) tx_full: u64,
+    /// Frames that the port itself lost on receipt: no descriptor, no buffer, or broken.
+    pub(crate) rx_missed: u64,
+}
+
+/// Services and real servers: `GET /v1/services`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Services {
+    /// The generation that this is.
+    pub(crate) generation: u64,
+    /// In configuration order; services that were removed and still have connections last.
+    pub(crate) services: Vec<Service>,
+}
+
+/// A virtual service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Service {
+    /// The operator's name for it.
+    pub(crate) name: String,
+    /// `tcp` or `udp`.
+    pub(crate) protocol: String,
+    /// VIP and port; port 0 is every port.
+    pub(crate) address: SocketAddrV4,
+    /// The scheduler.
+    pub(crate) scheduler: String,
+    /// The forwarding method.
+    pub(crate) forward: String,
+    /// The local addresses that servers see as clients.
+    pub(crate) local_addresses: Vec<Ipv4Addr>,
+    /// Real servers in configuration order; those that leave last.
+    pub(crate) servers: Vec<Server>,
+}
+
+/// A real server of one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Server {
+    /// RIP and port.
+    pub(crate) address: SocketAddrV4,
+    /// How packets reach it.
+    pub(crate) forward: String,
+    /// Its share of new connections.
+    pub(crate) weight: u32,
+    /// Whether it may take new connections.
+    pub(crate) state: ServerState,
+    /// Its counts over all workers.
+    #[serde(flatten)]
+    pub(crate) traffic: Traffic,
+}
+
+/// Whether a real server may take new connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ServerState {
+    /// It takes new connections.
+    Active,
+    /// Weight 0: it keeps what it has and takes nothing new.
+    Drained,
+    /// Removed from the configuration: gone with its last connection.
+    Leaving,
+}
+
+impl ServerState {
+    /// As listings show it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            ServerState::Active => "active",
+            ServerState::Drained => "drained",
+            ServerState::Leaving => "leaving",
+        }
+    }
+}
+
+/// What passed through a real server. Inbound is client to server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Traffic {
+    /// Connections now in an active state (IPVS's ActiveConn).
+    pub(crate) active: u64,
+    /// Connections now in any other state (IPVS's InActConn).
+    pub(crate) inactive: u64,
+    /// Connections opened.
+    pub(crate) conns: u64,
+    /// Packets from clients.
+    pub(crate) in_packets: u64,
+    /// Packets from the server.
+    pub(crate) out_packets: u64,
+    /// IP bytes from clients.
+    pub(crate) in_bytes: u64,
+    /// IP bytes from the server.
+    pub(crate) out_bytes: u64,
+}
+
+impl Traffic {
+    /// The counts since they were `zero`. Cells wrap like counters do, and gauges are sums of
+    /// cells read one after the other.
+    pub(crate) fn since(self, zero: Traffic) -> Traffic {
+        Traffic {
+            active: self.active.wrapping_sub(zero.active),
+            inactive: self.inactive.wrapping_sub(zero.inactive),
+            conns: self.conns.wrapping_sub(zero.conns),
+            in_packets: self.in_packets.wrapping_sub(zero.in_packets),
+            out_packets: self.out_packets.wrapping_sub(zero.out_packets),
+            in_bytes: self.in_bytes.wrapping_sub(zero.in_bytes),
+            out_bytes: self.out_bytes.wrapping_sub(zero.out_bytes),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, t: Traffic) {
+        self.active = self.active.wrapping_add(t.active);
+        self.inactive = self.inactive.wrapping_add(t.inactive);
+        self.conns = self.conns.wrapping_add(t.conns);
+        self.in_packets = self.in_packets.wrapping_add(t.in_packets);
+        self.out_packets = self.out_packets.wrapping_add(t.out_packets);
+        self.in_bytes = self.in_bytes.wrapping_add(t.in_bytes);
+        self.out_bytes = self.out_bytes.wrapping_add(t.out_bytes);
+    }
+}
+
+/// Connections: `GET /v1/connections`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Connections {
+    /// Those that match, as the workers' tables hold them: in no particular order.
+    pub(crate) connections: Vec<Connection>,
+    /// Whether the limit ended the listing before the tables' ends.
+    pub(crate) more: bool,
+}
+
+/// One connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Connection {
+    /// The worker that owns it.
+    pub(crate) worker: u8,
+    /// `tcp` or `udp`.
+    pub(crate) protocol: String,
+    /// Its state, as `ipvsadm -Lnc` names it.
+    pub(crate) state: String,
+    /// The client (CIP).
+    pub(crate) client: SocketAddrV4,
+    /// The virtual service (VIP).
+    #[serde(rename = "virtual")]
+    pub(crate) virtual_: SocketAddrV4,
+    /// The local address (LIP), what the server sees as its client.
+    pub(crate) local: SocketAddrV4,
+    /// The real server (RIP).
+    pub(crate) server: SocketAddrV4,
+    /// The service's name; absent when the service was removed for good.
+    pub(crate) service: Option<String>,
+    /// Seconds until it runs out.
+    pub(crate) expires_seconds: u32,
+    /// Seconds since it was opened.
+    pub(crate) age_seconds: u32,
+    /// Packets from the client, saturating at 65,535.
+    pub(crate) in_packets: u16,
+}
+
+/// All counters: `GET /v1/counters`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// Frames and connections.
+    pub(crate) workers: Vec<Counter>,
+    /// Frames dropped, by reason.
+    pub(crate) drops: Vec<Counter>,
+    /// The twin thread's counts, one group a port.
+    pub(crate) twins: Vec<TwinCounters>,
+    /// The books of all workers together.
+    pub(crate) balance: Balance,
+}
+
+/// One counter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counter {
+    /// Its name.
+    pub(crate) name: String,
+    /// What it counts, one sentence.
+    pub(crate) help: String,
+    /// Its value over all workers.
+    pub(crate) value: u64,
+    /// Its value in each worker; empty for what is not a worker's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) per_worker: Vec<u64>,
+}
+
+/// The counters of one kernel twin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TwinCounters {
+    /// The port's name.
+    pub(crate) port: String,
+    /// Its counters.
+    pub(crate) counters: Vec<Counter>,
+}
+
+/// The books: `rx + from_kernel + generated = tx + to_kernel + dropped + held`. Read while
+/// workers run, a few frames may be in neither side yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Balance {
+    /// Frames received from ports.
+    pub(crate) rx: u64,
+    /// Frames taken from kernel twins.
+    pub(crate) from_kernel: u64,
+    /// Frames that Weir made itself.
+    pub(crate) generated: u64,
+    /// Frames sent to ports.
+    pub(crate) tx: u64,
+    /// Frames passed to kernel twins.
+    pub(crate) to_kernel: u64,
+    /// Frames dropped, all reasons together.
+    pub(crate) dropped: u64,
+    /// Frames that wait for a neighbour or on a ring between workers.
+    pub(crate) held: u64,
+    /// Whether both sides were equal at this moment.
+    pub(crate) balanced: bool,
+}
+
+/// A reload that was applied: `POST /v1/reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reloaded {
+    /// The generation that every worker holds now.
+    pub(crate) generation: u64,
+    /// What changed, in one line of numbers.
+    pub(crate) summary: String,
+    /// What changed, one line each; empty when nothing did.
+    pub(crate) changes: Vec<String>,
+    /// Addresses that the kernel did not take, one sentence each; the rest is applied.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Any refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    /// One clear sentence.
+    pub(crate) error: String,
+}

@@ -1,0 +1,105 @@
+//! `weir services`: what is balanced, and how it is shared out.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use super::Output;
+use super::number::{bytes, grouped};
+use super::table::{Align, Table};
+use crate::api::client;
+use crate::api::documents::{Service, Services, Traffic};
+
+/// Lists virtual services and their real servers
+///
+/// A service's line sums up its servers'. STATE: `active` servers take new connections, `drained`
+/// ones (weight 0) keep what they have, `leaving` ones were removed and go with their last
+/// connection. ACTIVE and INACT are the connections standing now, counted as IPVS does (ACTIVE:
+/// established or opening); CONNS, IN and OUT are totals since the daemon's start, IN from
+/// clients.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(options: &Options, socket: &Path) -> anyhow::Result<String> {
+    let services = client::get::<Services>(socket, "/v1/services")?;
+    options.output.text(&services, human)
+}
+
+pub(super) fn human(listed: &Services) -> String {
+    if listed.services.is_empty() {
+        return "no services\n".to_owned();
+    }
+    let mut table = Table::new([
+        ("SERVICE", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("SCHED", Align::Left),
+        ("FORWARD", Align::Left),
+        ("WEIGHT", Align::Right),
+        ("STATE", Align::Left),
+        ("ACTIVE", Align::Right),
+        ("INACT", Align::Right),
+        ("CONNS", Align::Right),
+        ("IN", Align::Right),
+        ("OUT", Align::Right),
+    ]);
+    for service in &listed.services {
+        service_rows(service, &mut table);
+    }
+    let mut text = String::new();
+    table.write_to(&mut text);
+    text
+}
+
+fn service_rows(service: &Service, table: &mut Table<11>) {
+    let mut sum = Traffic::default();
+    for server in &service.servers {
+        sum += server.traffic;
+    }
+    let address = if service.address.port() == 0 {
+        format!("{}:*", service.address.ip())
+    } else {
+        service.address.to_string()
+    };
+    let [active, inactive, conns, received, sent] = traffic(&sum);
+    table.row([
+        service.name.clone(),
+        format!("{} {address}", service.protocol),
+        service.scheduler.clone(),
+        service.forward.clone(),
+        String::new(),
+        String::new(),
+        active,
+        inactive,
+        conns,
+        received,
+        sent,
+    ]);
+    for server in &service.servers {
+        let [active, inactive, conns, received, sent] = traffic(&server.traffic);
+        table.row([
+            String::new(),
+            format!("  -> {}", server.address),
+            String::new(),
+            server.forward.clone(),
+            server.weight.to_string(),
+            server.state.name().to_owned(),
+            active,
+            inactive,
+            conns,
+            received,
+            sent,
+        ]);
+    }
+}
+
+fn traffic(t: &Traffic) -> [String; 5] {
+    [
+        grouped(t.active),
+        grouped(t.inactive),
+        grouped(t.conns),
+        bytes(t.in_bytes),
+        bytes(t.out_bytes),
+    ]
+}

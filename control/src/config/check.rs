@@ -1,0 +1,502 @@
+//! What can only be said of tables together: duplicates, conflicts, places for addresses.
+//!
+//! Works on drafts, in which a value that was missing or wrong (and is reported) is `None`, so
+//! that one mistake does not hide the others and is not reported twice.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::Ipv4Addr;
+
+use weir_dataplane::conn::state::Timeouts;
+use weir_dataplane::service::ServiceKey;
+
+use super::defaults::{self, BYTES_PER_CONNECTION, MAX_PORTS};
+use super::machine::{PortDraft, WorkersDraft};
+use super::reader::{At, Problems, grouped, listed};
+use super::scalars::show_size;
+use super::services::{ServerDraft, ServiceDraft};
+use super::types::{
+    Addresses, Cidr, Config, Log, Port, RealServer, Service, Unplaced, VipOwner, Workers,
+    longest_network,
+};
+
+/// A whole file as written.
+#[derive(Debug)]
+pub(super) struct Draft<'t> {
+    pub(super) workers: WorkersDraft<'t>,
+    pub(super) ports: Vec<PortDraft<'t>>,
+    pub(super) services: Vec<ServiceDraft<'t>>,
+    pub(super) timeouts: Timeouts,
+    pub(super) addresses: Addresses,
+    pub(super) log: Log,
+}
+
+/// Adds everything that is wrong between the tables of `draft`.
+pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
+    memory(p, &draft.workers);
+    ports(p, &draft.ports);
+    services(p, draft);
+    let claims = Claims::of(draft);
+    for service in &draft.services {
+        conflicts(p, &claims, service);
+    }
+    places(p, draft);
+}
+
+fn memory(p: &mut Problems<'_>, workers: &WorkersDraft<'_>) {
+    let max = workers
+        .max_connections
+        .map_or(defaults::MAX_CONNECTIONS, |m| m.value);
+    let memory = workers.memory.map_or(defaults::MEMORY, |m| m.value);
+    let needed = u64::from(max) * BYTES_PER_CONNECTION;
+    if memory >= needed {
+        return;
+    }
+    let needed = show_size(needed);
+    if workers.memory.is_some() {
+        let why = format!(
+            "too small for max_connections = {}; use at least \"{needed}\", or fewer connections",
+            grouped(max)
+        );
+        workers.section.refuse(p, "memory", &why);
+    } else if !workers.section.has("memory") {
+        let why = format!(
+            "too many for the default memory = \"{}\"; add memory = \"{needed}\"",
+            show_size(memory)
+        );
+        workers.section.refuse(p, "max_connections", &why);
+    }
+}
+
+/// Where things of one kind were first named, to find the second.
+#[derive(Debug)]
+struct Seen<K>(HashMap<K, usize>);
+
+impl<K: Hash + Eq> Seen<K> {
+    fn new() -> Self {
+        Seen(HashMap::new())
+    }
+
+    /// Notes that `key` stands at `at`; the line of its first mention when this is another.
+    fn again(&mut self, p: &Problems<'_>, key: K, at: usize) -> Option<usize> {
+        let first = *self.0.entry(key).or_insert(at);
+        (first != at).then(|| p.line(first))
+    }
+}
+
+fn ports(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
+    if ports.is_empty() {
+        p.add(
+            0,
+            "no [[port]]; add one for each network card, with a name and a device",
+        );
+    }
+    if let Some(port) = ports.get(MAX_PORTS) {
+        let why = format!("{} ports; at most {MAX_PORTS} are possible", ports.len());
+        port.section.problem(p, port.section.at, &why);
+    }
+    let (mut names, mut devices, mut addresses) = (Seen::new(), Seen::new(), Seen::new());
+    for port in ports {
+        let section = &port.section;
+        if let Some(name) = &port.name {
+            if let Some(line) = names.again(p, name.value.as_str(), name.at) {
+                let why = format!("the name of another port (line {line}); give each its own");
+                section.refuse(p, "name", &why);
+            }
+        }
+        if let Some(device) = &port.device {
+            if let Some(line) = devices.again(p, device.value.name(), device.at) {
+                let name = device.value.name();
+                let why = format!("{name} is another port's device (line {line}); use it once");
+                section.refuse(p, "device", &why);
+            }
+            let iface = device.value.argument("iface");
+            let twin = ports.iter().filter_map(|t| t.name.as_ref());
+            if let Some(twin) = twin.into_iter().find(|t| Some(t.value.as_str()) == iface) {
+                let why = format!(
+                    "iface={0} is also the name of the kernel twin of port {0:?} (line {1}); \
+                     give one of them another name",
+                    twin.value,
+                    p.line(twin.at)
+                );
+                section.refuse(p, "device", &why);
+            }
+        }
+        for cidr in &port.addresses {
+            let address = cidr.value.address;
+            if let Some(line) = addresses.again(p, address, cidr.at) {
+                let why = format!(
+                    "addresses: \"{}\": {address} is given already (line {line}); remove one",
+                    cidr.value
+                );
+                section.problem(p, cidr.at, &why);
+            }
+        }
+    }
+}
+
+fn services(p: &mut Problems<'_>, draft: &Draft<'_>) {
+    let (mut names, mut keys) = (Seen::new(), Seen::new());
+    let ports: Vec<&str> = draft
+        .ports
+        .iter()
+        .filter_map(|t| Some(&*t.name.as_ref()?.value))
+        .collect();
+    for service in &draft.services {
+        let section = &service.section;
+        if let Some(name) = &service.name {
+            if let Some(line) = names.again(p, name.value.as_str(), name.at) {
+                let why = format!("the name of another service (line {line}); give each its own");
+                section.refuse(p, "name", &why);
+            }
+        }
+        if let (Some(address), Some(protocol)) = (&service.address, &service.protocol) {
+            if let Some(line) = keys.again(p, (protocol.value, address.value), address.at) {
+                let why = format!(
+                    "another service has this {} address (line {line}); join the two",
+                    protocol.value
+                );
+                section.refuse(p, "address", &why);
+            }
+        }
+        if let Some(port) = &service.port {
+            if ports.len() == draft.ports.len() && !ports.contains(&port.value.as_str()) {
+                let why = format!("no such port; use one of {}", listed(ports.iter().copied()));
+                section.refuse(p, "port", &why);
+            }
+        }
+        servers(p, service);
+    }
+}
+
+fn servers(p: &mut Problems<'_>, service: &ServiceDraft<'_>) {
+    let (mut names, mut addresses) = (Seen::new(), Seen::new());
+    for server in &service.servers {
+        let section = &server.section;
+        if let Some(name) = &server.name {
+            if let Some(line) = names.again(p, name.value.as_str(), name.at) {
+                let why = format!(
+                    "the name of another real server of this service (line {line}); give each \
+                     its own"
+                );
+                section.refuse(p, "name", &why);
+            }
+        }
+        let Some(address) = &server.address else {
+            continue;
+        };
+        if let Some(line) = addresses.again(p, address.value, address.at) {
+            let why = format!(
+                "a real server of this service already (line {line}); remove one, and give the \
+                 other both weights"
+            );
+            section.refuse(p, "address", &why);
+        }
+        let service_port = service.address.as_ref().map(|a| a.value.port());
+        if address.value.port() == 0 && service_port.is_some_and(|port| port != 0) {
+            let why = format!(
+                "port 0 keeps the client's port, under a service for every port only; use the \
+                 port that the server listens on, like \"{}:{}\"",
+                address.value.ip(),
+                service_port.unwrap_or_default()
+            );
+            section.refuse(p, "address", &why);
+        }
+    }
+}
+
+/// Who says that an address is whose, and where.
+#[derive(Debug)]
+struct Claims<'d> {
+    twins: HashMap<Ipv4Addr, At<&'d str>>,
+    vips: HashMap<Ipv4Addr, At<&'d str>>,
+    locals: HashMap<Ipv4Addr, At<&'d str>>,
+}
+
+impl<'d> Claims<'d> {
+    fn of(draft: &'d Draft<'_>) -> Claims<'d> {
+        let (mut twins, mut vips, mut locals) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for port in &draft.ports {
+            for cidr in &port.addresses {
+                let by = cidr.with(port.section.what.as_str());
+                twins.entry(cidr.value.address).or_insert(by);
+            }
+        }
+        for service in &draft.services {
+            let what = service.section.what.as_str();
+            if let Some(vip) = &service.address {
+                vips.entry(*vip.value.ip()).or_insert(vip.with(what));
+            }
+            for range in &service.local_addresses {
+                for address in range.value.addresses() {
+                    locals.entry(address).or_insert(range.with(what));
+                }
+            }
+        }
+        Claims {
+            twins,
+            vips,
+            locals,
+        }
+    }
+
+    fn twin(&self, p: &Problems<'_>, address: Ipv4Addr) -> Option<String> {
+        let by = self.twins.get(&address)?;
+        Some(format!(
+            "{address} is the own address of {} (line {})",
+            by.value,
+            p.line(by.at)
+        ))
+    }
+
+    fn vip(&self, p: &Problems<'_>, address: Ipv4Addr) -> Option<String> {
+        let by = self.vips.get(&address)?;
+        Some(format!(
+            "{address} is the virtual address of {} (line {})",
+            by.value,
+            p.line(by.at)
+        ))
+    }
+
+    fn local(&self, p: &Problems<'_>, address: Ipv4Addr) -> Option<String> {
+        let by = self.locals.get(&address)?;
+        Some(format!(
+            "{address} is a local address of {} (line {})",
+            by.value,
+            p.line(by.at)
+        ))
+    }
+}
+
+/// An address has one meaning: a port's own, virtual, local, or a real server's.
+fn conflicts(p: &mut Problems<'_>, claims: &Claims<'_>, service: &ServiceDraft<'_>) {
+    let section = &service.section;
+    if let Some(vip) = &service.address {
+        if let Some(is) = claims.twin(p, *vip.value.ip()) {
+            section.refuse(p, "address", &format!("{is}; use another for the service"));
+        }
+    }
+    let mut own = HashMap::new();
+    for range in &service.local_addresses {
+        let conflict = range.value.addresses().find_map(|a| {
+            let again = own
+                .insert(a, range.at)
+                .map(|first| format!("{a} is given already (line {})", p.line(first)));
+            again
+                .or_else(|| claims.twin(p, a))
+                .or_else(|| claims.vip(p, a))
+        });
+        if let Some(is) = conflict {
+            section.problem(p, range.at, &format!("local_addresses: {is}; leave it out"));
+        }
+    }
+    for ServerDraft {
+        section, address, ..
+    } in &service.servers
+    {
+        let Some(address) = address.as_ref().map(|a| *a.value.ip()) else {
+            continue;
+        };
+        let twin = claims.twin(p, address);
+        let other = twin
+            .or_else(|| claims.vip(p, address))
+            .or_else(|| claims.local(p, address));
+        if let Some(is) = other {
+            let why = format!("{is}; a real server is another machine, with its own address");
+            section.refuse(p, "address", &why);
+        }
+    }
+}
+
+/// Every address that Weir puts somewhere must have one place (DESIGN: "Who holds an address").
+fn places(p: &mut Problems<'_>, draft: &Draft<'_>) {
+    let networks: Vec<(&str, Vec<Cidr>)> = draft
+        .ports
+        .iter()
+        .map(|t| {
+            let name = t.name.as_ref().map_or("", |n| n.value.as_str());
+            (name, t.addresses.iter().map(|a| a.value).collect())
+        })
+        .collect();
+    let places = Places {
+        networks: &networks,
+        complete: draft.ports.iter().all(|t| t.networks_known),
+    };
+    let mut chosen: HashMap<Ipv4Addr, At<&str>> = HashMap::new();
+    for service in &draft.services {
+        let section = &service.section;
+        let explicit = service.port.as_ref();
+        let mut off_link = Vec::new();
+        let managed = draft.addresses.vips == VipOwner::Managed;
+        if let Some(vip) = service.address.as_ref().filter(|_| managed) {
+            let vip = *vip.value.ip();
+            match places.of(vip) {
+                Err(why) if why.unplaced != Some(Unplaced::Nowhere) && !why.excused(explicit) => {
+                    section.refuse(p, "address", &why.text);
+                }
+                Err(_) => off_link.push(vip),
+                Ok(()) => {}
+            }
+        }
+        for range in &service.local_addresses {
+            let bad = range.value.addresses().find_map(|a| {
+                let why = places.of(a).err()?;
+                if why.unplaced.is_some() {
+                    off_link.push(a);
+                }
+                (!why.excused(explicit)).then_some(why)
+            });
+            if let Some(why) = bad {
+                section.problem(p, range.at, &format!("local_addresses: {}", why.text));
+            }
+        }
+        let Some(port) = explicit else {
+            continue;
+        };
+        let elsewhere = off_link.iter().find_map(|a| {
+            let first = chosen.entry(*a).or_insert(At {
+                at: port.at,
+                value: &port.value,
+            });
+            (first.value != port.value).then_some((a, *first))
+        });
+        if let Some((address, first)) = elsewhere {
+            let why = format!(
+                "{address} goes on port {:?} by another service (line {}); name the same port",
+                first.value,
+                p.line(first.at)
+            );
+            section.refuse(p, "port", &why);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Places<'d> {
+    networks: &'d [(&'d str, Vec<Cidr>)],
+    /// Whether every port's networks are in the file; else the twins' real ones decide later.
+    complete: bool,
+}
+
+/// Why an address has no place.
+#[derive(Debug)]
+struct NoPlace {
+    text: String,
+    /// `None` when the address cannot be used at all.
+    unplaced: Option<Unplaced>,
+}
+
+impl NoPlace {
+    /// Whether the service's `port` gives it one.
+    fn excused(&self, explicit: Option<&At<String>>) -> bool {
+        self.text.is_empty() || (self.unplaced.is_some() && explicit.is_some())
+    }
+}
+
+impl Places<'_> {
+    fn of(&self, address: Ipv4Addr) -> Result<(), NoPlace> {
+        let all = || self.networks.iter().flat_map(|(_, networks)| networks);
+        let special = |n: &&Cidr| [n.network(), n.broadcast()].contains(&Some(address));
+        if let Some(network) = all().find(special) {
+            let what = match network.network() == Some(address) {
+                true => "own address",
+                false => "broadcast address",
+            };
+            let text = format!("{address} is the {what} of the network of {network}; use another");
+            return Err(NoPlace {
+                text,
+                unplaced: None,
+            });
+        }
+        let ports = self
+            .networks
+            .iter()
+            .map(|(name, networks)| (*name, networks.as_slice()));
+        let first = self.networks.first().map_or("", |(name, _)| *name);
+        let Err(unplaced) = longest_network(ports, address) else {
+            return Ok(());
+        };
+        let text = match unplaced {
+            Unplaced::Nowhere if !self.complete => String::new(),
+            Unplaced::Nowhere => {
+                let networks: Vec<String> = all().map(Cidr::to_string).collect();
+                let networks = listed(networks.iter().map(String::as_str));
+                format!(
+                    "{address} is in no port's network ({networks}); use an address of one, or \
+                     add port = {first:?} to the service"
+                )
+            }
+            Unplaced::Ambiguous => format!(
+                "{address} is in networks of two ports; add port = {first:?} to the service"
+            ),
+        };
+        Err(NoPlace {
+            text,
+            unplaced: Some(unplaced),
+        })
+    }
+}
+
+impl Draft<'_> {
+    /// The plain data. Only for a draft in which nothing was wrong.
+    pub(super) fn finish(self) -> Config {
+        let workers = self.workers;
+        Config {
+            workers: Workers {
+                cores: workers.cores,
+                memory: workers.memory.map_or(defaults::MEMORY, |m| m.value),
+                max_connections: workers
+                    .max_connections
+                    .map_or(defaults::MAX_CONNECTIONS, |m| m.value),
+                hugepages: workers.hugepages,
+                idle: workers.idle,
+            },
+            ports: self.ports.into_iter().map(finish_port).collect(),
+            services: self.services.into_iter().map(finish_service).collect(),
+            timeouts: self.timeouts,
+            addresses: self.addresses,
+            log: self.log,
+        }
+    }
+}
+
+/// A value whose absence was reported, so that no draft without it comes here.
+fn given<T>(value: Option<At<T>>) -> T {
+    value
+        .expect("a missing value was reported as a problem")
+        .value
+}
+
+fn finish_port(port: PortDraft<'_>) -> Port {
+    Port {
+        name: given(port.name),
+        device: given(port.device),
+        addresses: port.addresses.iter().map(|a| a.value).collect(),
+        mtu: port.mtu,
+        rx_checksum: port.rx_checksum,
+    }
+}
+
+fn finish_service(service: ServiceDraft<'_>) -> Service {
+    let address = given(service.address);
+    let ranges = service.local_addresses.iter();
+    let server = |s: ServerDraft<'_>| RealServer {
+        name: s.name.map(|n| n.value),
+        address: given(s.address),
+        weight: s.weight,
+    };
+    Service {
+        name: given(service.name),
+        key: ServiceKey {
+            proto: given(service.protocol),
+            vip: *address.ip(),
+            port: address.port(),
+        },
+        scheduler: service.scheduler,
+        forward: service.forward,
+        local_addresses: ranges.flat_map(|r| r.value.addresses()).collect(),
+        port: service.port.map(|t| t.value),
+        servers: service.servers.into_iter().map(server).collect(),
+    }
+}

@@ -1,0 +1,50 @@
+//! Defaults and limits of every key, in one place. `configs/weir.reference.toml` shows the
+//! defaults to people; a test compares the two.
+#![forbid(unsafe_code)]
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::types::{Cores, Idle, Log, LogFormat, VipOwner};
+use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::sched::SchedulerKind;
+
+/// Workers: one, so that a forgotten `[workers]` costs no more than one CPU.
+pub(super) const CORES: Cores = Cores::Count(1);
+/// More workers than CPUs do work, so the limit is the ownership map's: 128 buckets.
+pub(super) const MAX_WORKERS: u32 = 128;
+pub(super) const HUGEPAGES: bool = true;
+pub(super) const IDLE: Idle = Idle::Auto;
+
+pub(super) const MEMORY: u64 = 1 << 30;
+/// Below this not even an idle process's tables fit; above it is a typing mistake.
+pub(super) const MEMORY_RANGE: RangeInclusive<u64> = 16 << 20..=16 << 40;
+pub(super) const MAX_CONNECTIONS: u32 = 1_000_000;
+/// At least a few for each of 128 workers; at most what a worker alone can number with 30 bits.
+pub(super) const MAX_CONNECTIONS_RANGE: RangeInclusive<u32> = 1024..=1_000_000_000;
+/// Bytes that a connection takes from `memory`: some 90 of entry, index and timer (the
+/// dataplane's `conn`), and room for the index to stay quick.
+pub(super) const BYTES_PER_CONNECTION: u64 = 128;
+
+pub(super) const MAX_PORTS: usize = 16;
+pub(super) const MTU: u16 = 1500;
+/// From what every IPv4 host must take (RFC 791) to jumbo frames with room for a tunnel.
+pub(super) const MTU_RANGE: RangeInclusive<u32> = 576..=9600;
+
+pub(super) const SCHEDULER: SchedulerKind = SchedulerKind::wrr;
+pub(super) const FORWARD: ForwardMode = ForwardMode::fullnat;
+/// 64 million local ports for each server: more is a typing mistake in a range.
+pub(super) const MAX_LOCAL_ADDRESSES: usize = 1024;
+/// As ipvsadm's.
+pub(super) const WEIGHT: u16 = 1;
+pub(super) const WEIGHT_RANGE: RangeInclusive<u32> = 0..=65535;
+
+/// A tick is 1/64 s; and deadlines must stay far from the clock's wrap after two years.
+pub(super) const TIMEOUT_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(30 * 86400);
+
+pub(super) const VIPS: VipOwner = VipOwner::Managed;
+pub(super) const LOG: Log = Log {
+    level: tracing::Level::INFO,
+    format: LogFormat::Auto,
+};

@@ -1,0 +1,295 @@
+//! One written value to one typed value. An error is a clause that follows the quoted value:
+//! what is wrong; what to write instead.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::time::Duration;
+
+use super::defaults::{MAX_LOCAL_ADDRESSES, MEMORY_RANGE, TIMEOUT_RANGE};
+use super::types::{Cidr, Device};
+
+const NO_IPV6: &str = "IPv6 is not in this version of Weir; use an IPv4 address";
+
+/// A whole number and its unit: "900s" → (900, "s").
+fn quantity(text: &str) -> Option<(u64, &str)> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit.trim_start()))
+}
+
+/// Bytes: "512MiB".
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let shift = |unit| match unit {
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        "TiB" => Some(40),
+        _ => None,
+    };
+    let read = quantity(text).and_then(|(number, unit)| Some((number, shift(unit)?)));
+    let Some((number, shift)) = read else {
+        let how = r#"a whole number and KiB, MiB, GiB or TiB, like "1GiB""#;
+        return Err(format!("not a size; write {how}"));
+    };
+    let bytes = number.checked_mul(1 << shift).unwrap_or(u64::MAX);
+    if MEMORY_RANGE.contains(&bytes) {
+        return Ok(bytes);
+    }
+    let (least, most) = (
+        show_size(*MEMORY_RANGE.start()),
+        show_size(*MEMORY_RANGE.end()),
+    );
+    Err(format!("out of range; use \"{least}\" to \"{most}\""))
+}
+
+/// Bytes as [`size`] reads them, rounded up to a MiB.
+pub(super) fn show_size(bytes: u64) -> String {
+    let mib = bytes.div_ceil(1 << 20);
+    match mib {
+        _ if mib % (1 << 20) == 0 => format!("{}TiB", mib >> 20),
+        _ if mib % (1 << 10) == 0 => format!("{}GiB", mib >> 10),
+        _ => format!("{mib}MiB"),
+    }
+}
+
+/// A time: "900s".
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let ms_of = |unit| match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        "d" => Some(86_400_000),
+        _ => None,
+    };
+    let read = quantity(text).and_then(|(number, unit)| Some((number, ms_of(unit)?)));
+    let Some((number, unit_ms)) = read else {
+        let how = r#"a whole number and ms, s, m, h or d, like "900s""#;
+        return Err(format!("not a duration; write {how}"));
+    };
+    let duration = Duration::from_millis(number.saturating_mul(unit_ms));
+    if TIMEOUT_RANGE.contains(&duration) {
+        Ok(duration)
+    } else {
+        Err(r#"out of range; use "100ms" to "30d""#.to_owned())
+    }
+}
+
+/// The kernel's list of CPUs: "0-3,8". `None` when it is none.
+pub(super) fn cpu_list(text: &str) -> Option<Vec<u16>> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        cpus.extend(first.parse::<u16>().ok()?..=last.parse().ok()?);
+    }
+    Some(cpus)
+}
+
+/// The name of a network interface that Weir makes, as the kernel and its tools take it.
+pub(super) fn interface(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if text.is_empty() || text.len() > 15 {
+        return Err(format!(
+            "an interface name of {} characters; use 1 to 15",
+            text.chars().count()
+        ));
+    }
+    if let Some(bad) = text.chars().find(|c| !allowed(*c)) {
+        return Err(format!(
+            "{bad:?} in an interface name; use letters, digits, '.', '_' and '-'"
+        ));
+    }
+    // "lo" is there already, the others are directories of /proc/sys/net/ipv4/conf or the
+    // file system's own.
+    if matches!(text, "." | ".." | "lo" | "all" | "default") {
+        return Err("taken by the system; choose another name, like \"wan0\"".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// A label for people and metrics.
+pub(super) fn label(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+    if text.is_empty() || text.chars().count() > 64 {
+        return Err(format!(
+            "a name of {} characters; use 1 to 64",
+            text.chars().count()
+        ));
+    }
+    match text.chars().find(|c| !allowed(*c)) {
+        Some(bad) => {
+            let set = "letters, digits, '.', '_', ':', '/' and '-'";
+            Err(format!("{bad:?} in a name; use {set}"))
+        }
+        None => Ok(text.to_owned()),
+    }
+}
+
+/// A PCI address or a DPDK virtual device, arguments included.
+pub(super) fn device(text: &str) -> Result<Device, String> {
+    let (name, arguments) = match text.split_once(',') {
+        Some((name, arguments)) => (name, Some(arguments)),
+        None => (text, None),
+    };
+    let bad = arguments.into_iter().flat_map(|a| a.split(',')).find(|a| {
+        let (key, value) = a.split_once('=').unwrap_or((a, "-"));
+        key.is_empty() || value.is_empty() || a.contains(char::is_whitespace)
+    });
+    if let Some(bad) = bad {
+        return Err(format!(
+            "{bad:?} is not a device argument; write key=value, without blanks"
+        ));
+    }
+    if let Some(pci) = pci_address(name) {
+        let tail = arguments.map(|a| format!(",{a}")).unwrap_or_default();
+        return Ok(Device::Pci(pci + &tail));
+    }
+    let driver = name.strip_prefix("net_").unwrap_or_default();
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if driver.starts_with(|c: char| c.is_ascii_lowercase()) && driver.chars().all(plain) {
+        return Ok(Device::Vdev(text.to_owned()));
+    }
+    let pci = r#"a PCI address like "0000:3b:00.0""#;
+    let vdev = r#"a DPDK virtual device like "net_tap0,iface=dt0""#;
+    Err(format!("not a device; write {pci} or {vdev}"))
+}
+
+/// "3b:00.0" or "0000:3B:00.0" → "0000:3b:00.0", as EAL names it.
+fn pci_address(text: &str) -> Option<String> {
+    let number = |text: &str, digits: usize| {
+        let hex = text.len() == digits && text.chars().all(|c| c.is_ascii_hexdigit());
+        hex.then(|| u32::from_str_radix(text, 16).ok())?
+    };
+    let (rest, function) = text.rsplit_once('.')?;
+    let (rest, device) = rest.rsplit_once(':')?;
+    let (domain, bus) = rest.rsplit_once(':').unwrap_or(("0000", rest));
+    let domain = number(domain, 4)?;
+    let bus = number(bus, 2)?;
+    let device = number(device, 2).filter(|d| *d < 32)?;
+    let function = number(function, 1).filter(|f| *f < 8)?;
+    Some(format!("{domain:04x}:{bus:02x}:{device:02x}.{function:x}"))
+}
+
+/// An address that one host can have: not of "this" network, loopback, multicast or reserved.
+fn unicast(address: Ipv4Addr) -> Result<Ipv4Addr, String> {
+    let kind = match address.octets()[0] {
+        0 => "of \"this\" network",
+        127 => "a loopback address",
+        224..=239 => "a multicast address",
+        240..=255 => "reserved or broadcast",
+        _ => return Ok(address),
+    };
+    Err(format!("{address} is {kind}; use a unicast address"))
+}
+
+fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
+    match text.parse() {
+        Ok(IpAddr::V4(address)) => unicast(address),
+        Ok(IpAddr::V6(_)) => Err(NO_IPV6.to_owned()),
+        Err(_) => Err(format!(
+            "{text:?} is not an IPv4 address; write one like \"10.0.0.10\""
+        )),
+    }
+}
+
+/// Address and port: "10.0.0.10:80".
+pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, String> {
+    if text.parse::<SocketAddrV6>().is_ok() || text.parse::<Ipv6Addr>().is_ok() {
+        return Err(NO_IPV6.to_owned());
+    }
+    let Some((address, port)) = text.rsplit_once(':') else {
+        return Err(match ipv4(text) {
+            Ok(address) => format!("no port; write address and port, like \"{address}:80\""),
+            Err(_) => "not an address and port; write them like \"10.0.0.10:80\"".to_owned(),
+        });
+    };
+    let address = ipv4(address)?;
+    let digits = !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
+    match port.parse::<u16>() {
+        Ok(port) if digits => Ok(SocketAddrV4::new(address, port)),
+        _ if digits => Err(format!("port {port} is out of range; use 0 to 65535")),
+        _ => Err(format!("{port:?} is not a port number; use 0 to 65535")),
+    }
+}
+
+/// A host's address in its network: "10.0.0.2/24".
+pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
+    let Some((address, prefix)) = text.split_once('/') else {
+        let address = ipv4(text)?;
+        return Err(format!(
+            "no prefix length; write \"{address}/24\" for a /24 network"
+        ));
+    };
+    let address = ipv4(address)?;
+    let length = prefix.parse().ok().filter(|n| (1..=32).contains(n));
+    let Some(length) = length else {
+        return Err(format!("{prefix:?} is not a prefix length; use 1 to 32"));
+    };
+    let cidr = Cidr {
+        address,
+        prefix: length,
+    };
+    let special = |what| {
+        let example = cidr
+            .network()
+            .map_or(address, |n| Ipv4Addr::from(u32::from(n) + 1));
+        Err(format!(
+            "{address} is the network's {what}; write a host's, like \"{example}/{length}\""
+        ))
+    };
+    if cidr.network() == Some(address) {
+        special("own address")
+    } else if cidr.broadcast() == Some(address) {
+        special("broadcast address")
+    } else {
+        Ok(cidr)
+    }
+}
+
+/// Addresses from the first to the last, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) first: Ipv4Addr,
+    pub(super) last: Ipv4Addr,
+}
+
+impl Range {
+    pub(super) fn len(&self) -> usize {
+        (u32::from(self.last) - u32::from(self.first)) as usize + 1
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
+        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from)
+    }
+}
+
+/// One address, or a range of them: "10.1.0.100-10.1.0.103".
+pub(super) fn range(text: &str) -> Result<Range, String> {
+    let Some((first, last)) = text.split_once('-') else {
+        if text.contains('/') {
+            let how = r#"a range, like "10.1.0.100-10.1.0.103""#;
+            return Err(format!("networks are not taken here; write {how}"));
+        }
+        let address = ipv4(text)?;
+        return Ok(Range {
+            first: address,
+            last: address,
+        });
+    };
+    let (first, last) = (ipv4(first.trim())?, ipv4(last.trim())?);
+    if first > last {
+        return Err(format!(
+            "the range runs backwards; write \"{last}-{first}\""
+        ));
+    }
+    let range = Range { first, last };
+    if range.len() > MAX_LOCAL_ADDRESSES {
+        let len = range.len();
+        return Err(format!(
+            "{len} addresses; a service takes at most {MAX_LOCAL_ADDRESSES}"
+        ));
+    }
+    Ok(range)
+}

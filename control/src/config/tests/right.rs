@@ -1,0 +1,418 @@
+//! Right files: the shipped ones, what values become, and what only a built file can show.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use weir_dataplane::Proto;
+use weir_dataplane::conn::state::{State, Timeouts};
+use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::service::ServiceKey;
+
+use super::super::reader::{self, Key};
+use super::super::{machine, restart_needed, scalars, services};
+use super::*;
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn at(text: &str) -> SocketAddrV4 {
+    text.parse().unwrap()
+}
+
+fn right(text: &str) -> Config {
+    parse("weir.toml", text, &super::machine()).unwrap_or_else(|report| panic!("{report}"))
+}
+
+fn wrong(text: &str) -> String {
+    parse("weir.toml", text, &super::machine())
+        .expect_err("accepted")
+        .to_string()
+}
+
+fn shipped(name: &str) -> String {
+    let path = format!("{}/../configs/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Every file in configs/ is right, on a machine that has the CPUs it names.
+#[test]
+fn shipped_files_are_right() {
+    let large = Machine {
+        cores: (0..64).collect(),
+    };
+    let folder = format!("{}/../configs", env!("CARGO_MANIFEST_DIR"));
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        if let Err(report) = parse(&name, &shipped(&name), &large) {
+            panic!("{report}");
+        }
+        names.push(name);
+    }
+    for name in [
+        "quickstart.toml",
+        "fullnat.toml",
+        "fullnat-onearm.toml",
+        "weir.reference.toml",
+    ] {
+        assert!(names.iter().any(|n| n == name), "{name} is missing");
+    }
+}
+
+#[test]
+fn quickstart_says_what_the_script_builds() {
+    let config = right(&shipped("quickstart.toml"));
+    assert_eq!(config.workers.cores, Cores::Count(2));
+    assert_eq!(config.workers.memory, 256 << 20);
+    assert_eq!(config.workers.max_connections, 200_000);
+    assert!(!config.workers.hugepages);
+    assert_eq!(config.ports[1].name, "lan0");
+    assert_eq!(
+        config.ports[1].device,
+        Device::Vdev("net_tap1,iface=weir-lan".to_owned())
+    );
+    assert_eq!(config.ports[1].device.name(), "net_tap1");
+    assert_eq!(
+        config.ports[1].addresses,
+        [Cidr {
+            address: ip("10.1.0.2"),
+            prefix: 24
+        }]
+    );
+    let server = |address, weight| RealServer {
+        name: None,
+        address: at(address),
+        weight,
+    };
+    assert_eq!(
+        config.services,
+        [
+            Service {
+                name: "web".to_owned(),
+                key: ServiceKey {
+                    proto: Proto::Tcp,
+                    vip: ip("10.0.0.10"),
+                    port: 80
+                },
+                scheduler: SchedulerKind::wrr,
+                forward: ForwardMode::fullnat,
+                local_addresses: (100..=103).map(|n| Ipv4Addr::new(10, 1, 0, n)).collect(),
+                port: None,
+                servers: vec![
+                    server("10.1.0.11:80", 100),
+                    server("10.1.0.12:80", 100),
+                    server("10.1.0.13:80", 50),
+                ],
+            },
+            Service {
+                name: "dns".to_owned(),
+                key: ServiceKey {
+                    proto: Proto::Udp,
+                    vip: ip("10.0.0.10"),
+                    port: 53
+                },
+                scheduler: SchedulerKind::rr,
+                forward: ForwardMode::fullnat,
+                local_addresses: (100..=103).map(|n| Ipv4Addr::new(10, 1, 0, n)).collect(),
+                port: None,
+                servers: vec![
+                    server("10.1.0.11:53", 1),
+                    server("10.1.0.12:53", 1),
+                    server("10.1.0.13:53", 1),
+                ],
+            },
+        ]
+    );
+}
+
+/// The required keys alone.
+const MINIMAL: &str = r#"
+[[port]]
+name = "wan0"
+device = "0000:3b:00.0"
+[[service]]
+name = "web"
+address = "198.51.100.10:80"
+protocol = "tcp"
+local_addresses = ["10.20.0.64-10.20.0.71"]
+[[service.real_server]]
+address = "10.20.0.11:8080"
+"#;
+
+/// What `weir.reference.toml` sets to "the default" is the default, and it shows every key.
+#[test]
+fn the_reference_shows_every_key_with_its_default() {
+    let reference = shipped("weir.reference.toml");
+    assert_eq!(right(&reference), right(MINIMAL));
+    let tables: [(&str, &[Key]); 7] = [
+        ("[workers]", machine::WORKERS),
+        ("[[port]]", machine::PORT),
+        ("[[service]]", services::SERVICE),
+        ("[[service.real_server]]", services::REAL_SERVER),
+        ("[timeouts]", machine::TIMEOUTS),
+        ("[addresses]", machine::ADDRESSES),
+        ("[log]", machine::LOG),
+    ];
+    for (header, keys) in tables {
+        let begin = reference.find(&format!("\n{header}\n")).expect(header) + header.len() + 2;
+        let table = &reference[begin..];
+        let table = &table[..table.find("\n[").unwrap_or(table.len())];
+        for key in keys
+            .iter()
+            .filter(|k| !k.is_planned() && !k.example.starts_with('['))
+        {
+            let shown = |line: &str| {
+                line.trim_start_matches("# ")
+                    .starts_with(&format!("{} =", key.name))
+            };
+            assert!(table.lines().any(shown), "{header} {}", key.name);
+        }
+    }
+}
+
+#[test]
+fn defaults_without_any_optional_key() {
+    let config = right(MINIMAL);
+    assert_eq!(config.workers.cores.workers(), 1);
+    assert_eq!(config.timeouts, Timeouts::default());
+    assert_eq!(config.addresses.vips, VipOwner::Managed);
+    assert_eq!(config.services[0].servers[0].weight, 1);
+    assert_eq!(config.services[0].local_addresses.len(), 8);
+    let one_port = "[[port]]\nname = \"p\"\ndevice = \"net_af_packet0,iface=veth0\"";
+    let config = right(one_port);
+    assert_eq!(config.services, []);
+    assert_eq!(config.ports[0].rx_checksum, RxChecksum::Fill);
+    assert_eq!(config.ports[0].mtu, 1500);
+}
+
+#[test]
+fn values_become_what_they_say() {
+    let text = BASE
+        .replace("count = 2", "cores = [5, 0x1]")
+        .replace("udp = \"30s\"", "udp = \"1500ms\"\nestablished = \"2h\"")
+        .replace("0000:3b:00.0", "3B:00.1,rxq_cqe_comp_en=0")
+        .replace("vips = \"managed\"", "vips = \"external\"")
+        .replace("level = \"info\"", "level = \"debug\"\nformat = \"json\"")
+        .replace("10.0.0.10:53", "10.0.0.10:0")
+        .replace("10.1.0.11:53", "10.1.0.11:0");
+    let config = right(&text);
+    assert_eq!(config.workers.cores, Cores::Pinned(vec![5, 1]));
+    assert_eq!(config.workers.cores.workers(), 2);
+    assert_eq!(config.timeouts.of(State::Udp), 96); // 1.5 s of 64 ticks
+    assert_eq!(config.timeouts.of(State::Established), 7200 * 64);
+    assert_eq!(
+        config.timeouts.of(State::Close),
+        Timeouts::default().of(State::Close)
+    );
+    let device = Device::Pci("0000:3b:00.1,rxq_cqe_comp_en=0".to_owned());
+    assert_eq!(config.ports[0].device, device);
+    assert_eq!(device.name(), "0000:3b:00.1");
+    assert_eq!(device.argument("rxq_cqe_comp_en"), Some("0"));
+    assert_eq!(config.addresses.vips, VipOwner::External);
+    assert_eq!(
+        (config.log.level, config.log.format),
+        (tracing::Level::DEBUG, LogFormat::Json)
+    );
+    assert_eq!(config.services[1].servers[0].address, at("10.1.0.11:0"));
+}
+
+/// One run shows everything, in the file's order, whatever found it.
+#[test]
+fn all_mistakes_at_once_in_order() {
+    let text = BASE
+        .replace("idle = \"auto\"", "idle = \"busy\"")
+        .replace("mtu = 1500", "mtu = 1")
+        .replace("10.0.0.10:80", "10.0.0.2:80")
+        .replace("weight = 100", "weigth = 100")
+        .replace("name = \"dns\"", "name = \"web\"")
+        .replace("udp = \"30s\"", "udp = 30");
+    let expected = [
+        r#"weir.toml:6:8: [workers]: idle = "busy": not known; use "auto", "spin", "yield" or "sleep""#,
+        r#"weir.toml:12:7: port "wan0": mtu = 1: out of range; use 576 to 9600 bytes"#,
+        r#"weir.toml:21:11: service "web": address = "10.0.0.2:80": 10.0.0.2 is the own address of port "wan0" (line 11); use another for the service"#,
+        r#"weir.toml:30:1: service "web": real server 10.1.0.11:80: unknown key "weigth"; did you mean "weight"?"#,
+        r#"weir.toml:36:8: service "web": name = "web": the name of another service (line 20); give each its own"#,
+        r#"weir.toml:45:7: [timeouts]: udp = 30: an integer, not a string; write udp = "300s""#,
+    ];
+    assert_eq!(wrong(&text), expected.join("\n"));
+}
+
+#[test]
+fn columns_are_characters_and_long_values_are_cut() {
+    let text = MINIMAL
+        .replace("\"web\"", "\"ü\"")
+        .replace("name = \"wan0\"", "'name' = 'wañ'");
+    assert_eq!(
+        wrong(&text),
+        "weir.toml:3:10: port \"wañ\": name = 'wañ': 'ñ' in an interface name; use letters, \
+         digits, '.', '_' and '-'\n\
+         weir.toml:6:8: service \"ü\": name = \"ü\": 'ü' in a name; use letters, digits, '.', \
+         '_', ':', '/' and '-'"
+    );
+    let long = MINIMAL.replace("0000:3b:00.0", &"x".repeat(100));
+    let cut = format!("device = \"{}…: not a device;", "x".repeat(59));
+    assert!(wrong(&long).contains(&cut), "{}", wrong(&long));
+}
+
+#[test]
+fn limits_on_numbers_of_things() {
+    assert_eq!(
+        wrong(""),
+        "weir.toml:1:1: no [[port]]; add one for each network card, with a name and a device"
+    );
+    let port = |n| format!("[[port]]\nname = \"p{n}\"\ndevice = \"net_null{n}\"\n");
+    let ports: String = (0..17).map(port).collect();
+    assert_eq!(
+        wrong(&ports),
+        "weir.toml:49:1: port \"p16\": 17 ports; at most 16 are possible"
+    );
+
+    let cores: Vec<String> = (0..129).map(|n| n.to_string()).collect();
+    let text = format!("[workers]\ncores = [{}]\n{}", cores.join(", "), port(0));
+    let large = Machine {
+        cores: (0..200).collect(),
+    };
+    let report = parse("weir.toml", &text, &large).unwrap_err().to_string();
+    assert!(
+        report.starts_with("weir.toml:2:9: [workers]: cores = [0, 1, 2, "),
+        "{report}"
+    );
+    assert!(
+        report.ends_with("…: 129 CPUs; at most 128 workers"),
+        "{report}"
+    );
+
+    let locals = r#"["10.20.0.64-10.20.0.71", "10.20.4.0-10.20.7.254"]"#;
+    let text = MINIMAL.replace(r#"["10.20.0.64-10.20.0.71"]"#, locals);
+    assert_eq!(
+        wrong(&text),
+        "weir.toml:9:45: service \"web\": local_addresses: 1031 addresses up to here; a service \
+         takes at most 1024"
+    );
+}
+
+/// Where an address goes when networks of the file do not say it alone.
+#[test]
+fn places_of_addresses() {
+    let ambiguous = BASE.replace("10.1.0.2/24", "10.1.0.2/24\", \"10.0.0.3/24");
+    let vip = |name: &str, line: u32, port: u32| {
+        format!(
+            "weir.toml:{line}:11: service \"{name}\": address = \"10.0.0.10:{port}\": 10.0.0.10 \
+             is in networks of two ports; add port = \"wan0\" to the service"
+        )
+    };
+    assert_eq!(
+        wrong(&ambiguous),
+        [vip("web", 21, 80), vip("dns", 37, 53)].join("\n")
+    );
+    let external = ambiguous.replace("\"managed\"", "\"external\"");
+    right(&external);
+    let with_port = |web: &str, dns: &str| {
+        let text = ambiguous.replace("scheduler = \"wrr\"", &format!("port = \"{web}\""));
+        text.replace(
+            "protocol = \"udp\"",
+            &format!("protocol = \"udp\"\nport = \"{dns}\""),
+        )
+    };
+    let config = right(&with_port("wan0", "wan0"));
+    assert_eq!(config.network_of(ip("10.0.0.10")), None);
+    assert_eq!(config.network_of(ip("10.1.0.100")).unwrap().name, "lan0");
+    assert_eq!(
+        wrong(&with_port("wan0", "lan0")),
+        "weir.toml:39:8: service \"dns\": port = \"lan0\": 10.0.0.10 goes on port \"wan0\" by \
+         another service (line 23); name the same port"
+    );
+    // The longer network decides, and a VIP in none goes on lo.
+    let longer = BASE.replace("10.1.0.2/24", "10.1.0.2/24\", \"10.0.0.9/30");
+    assert_eq!(
+        right(&longer).network_of(ip("10.0.0.10")).unwrap().name,
+        "lan0"
+    );
+    let routed = BASE.replace("10.0.0.10:80", "192.0.2.10:80");
+    assert_eq!(right(&routed).network_of(ip("192.0.2.10")), None);
+    // A port without addresses is managed elsewhere: its networks are not known here.
+    let unknown = BASE.replace("addresses = [\"10.1.0.2/24\"]\n", "");
+    assert_eq!(right(&unknown).network_of(ip("10.1.0.100")), None);
+    let named = BASE.replace("forward = \"fullnat\"", "port = \"lan0\"");
+    right(
+        &named
+            .replace(
+                "local_addresses = [\"10.1.0.100-10.1.0.103\"]",
+                "local_addresses = [\"10.7.0.1\"]",
+            )
+            .replacen(
+                "protocol = \"udp\"",
+                "protocol = \"udp\"\nport = \"lan0\"",
+                1,
+            ),
+    );
+}
+
+#[test]
+fn a_reload_cannot_change_the_machine() {
+    let old = right(BASE);
+    let hot = BASE
+        .replace("weight = 100", "weight = 50")
+        .replace("udp = \"30s\"", "udp = \"31s\"")
+        .replace("\"managed\"", "\"external\"");
+    assert_eq!(restart_needed(&old, &right(&hot)), None);
+    let cold = BASE
+        .replace("count = 2", "cores = [1, 2, 5]")
+        .replace("256MiB", "1GiB")
+        .replace("200_000", "100_000")
+        .replace("\"auto\"", "\"spin\"")
+        .replace("mtu = 1500", "mtu = 9000")
+        .replace("10.1.0.2/24", "10.1.0.3/24")
+        .replace("\"info\"", "\"warn\"");
+    assert_eq!(
+        restart_needed(&old, &right(&cold)).unwrap(),
+        "a reload cannot change [workers] cores (count = 2 running, [1, 2, 5] in the file); \
+         [workers] memory (\"256MiB\" running, \"1GiB\" in the file); [workers] max_connections \
+         (200_000 running, 100_000 in the file); [workers] idle (auto running, spin in the file); \
+         port \"wan0\" mtu (1500 running, 9000 in the file); port \"lan0\" addresses \
+         ([\"10.1.0.2/24\"] running, [\"10.1.0.3/24\"] in the file); [log] level (info running, \
+         warn in the file); restart Weir to use this file, or put the running values back"
+    );
+    let renamed = BASE.replace("name = \"lan0\"", "name = \"lan1\"");
+    assert_eq!(
+        restart_needed(&old, &right(&renamed)).unwrap(),
+        "a reload cannot change [[port]] name (wan0, lan0 running, wan0, lan1 in the file); \
+         restart Weir to use this file, or put the running values back"
+    );
+}
+
+#[test]
+fn unreadable_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weir.toml");
+    let name = path.display();
+    let report = load(&path).unwrap_err().to_string();
+    let text = "cannot be read: No such file or directory (os error 2); check the path";
+    assert_eq!(report, format!("{name}: {text}"));
+    std::fs::write(&path, b"[workers]\n# caf\xe9\n").unwrap();
+    let report = load(&path).unwrap_err().to_string();
+    assert_eq!(
+        report,
+        format!("{name}:2:6: byte 0xe9 is not UTF-8; save the file as UTF-8")
+    );
+    std::fs::write(&path, MINIMAL).unwrap();
+    assert_eq!(load(&path).unwrap(), right(MINIMAL));
+}
+
+#[test]
+fn this_machine_has_a_cpu() {
+    assert!(!Machine::this().cores.is_empty());
+    assert_eq!(scalars::cpu_list("0-2,5"), Some(vec![0, 1, 2, 5]));
+    assert_eq!(scalars::cpu_list("0"), Some(vec![0]));
+    assert_eq!(scalars::cpu_list(""), None);
+}
+
+#[test]
+fn nearest_key() {
+    let keys = ["cores", "count", "memory"];
+    assert_eq!(reader::nearest("core", keys), Some("cores"));
+    assert_eq!(reader::nearest("cuont", keys), Some("count"));
+    assert_eq!(reader::nearest("memori", keys), Some("memory"));
+    assert_eq!(reader::nearest("threads", keys), None);
+}

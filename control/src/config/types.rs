@@ -1,0 +1,276 @@
+//! A validated configuration: plain data, nothing of the file's text left in it.
+#![forbid(unsafe_code)]
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use weir_dataplane::conn::state::Timeouts;
+use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::service::ServiceKey;
+
+/// One file's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// `[workers]`: who moves the packets. Fixed for a process's life.
+    pub workers: Workers,
+    /// `[[port]]`: where packets come and go, 1 to 16 of them. Fixed for a process's life.
+    pub ports: Vec<Port>,
+    /// `[[service]]`: what is balanced, in the file's order.
+    pub services: Vec<Service>,
+    /// `[timeouts]`: how long a connection stays in each state.
+    pub timeouts: Timeouts,
+    /// `[addresses]`: who puts addresses on the twins.
+    pub addresses: Addresses,
+    /// `[log]`: what is logged, and how. Fixed for a process's life.
+    pub log: Log,
+}
+
+/// `[workers]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Workers {
+    /// How many, and on which CPUs.
+    pub cores: Cores,
+    /// Bytes for all tables together.
+    pub memory: u64,
+    /// Connections for all workers together.
+    pub max_connections: u32,
+    /// Whether to use huge pages, where there are any.
+    pub hugepages: bool,
+    /// What a worker does when there is nothing to do.
+    pub idle: Idle,
+}
+
+/// How many workers there are, and where they run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cores {
+    /// One worker on each of these CPUs, 1 to 128 of them, all different.
+    Pinned(Vec<u16>),
+    /// So many workers, wherever the kernel runs them; 1 to 128.
+    Count(u8),
+}
+
+impl Cores {
+    /// The number of workers.
+    #[must_use]
+    pub(crate) fn workers(&self) -> u8 {
+        match self {
+            Cores::Pinned(cores) => cores.len() as u8, // at most 128, checked
+            Cores::Count(count) => *count,
+        }
+    }
+}
+
+/// What a worker does when there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// Spin on isolated CPUs, yield elsewhere.
+    Auto,
+    /// Poll on: lowest latency, a whole CPU.
+    Spin,
+    /// Let others run after some empty polls.
+    Yield,
+    /// Sleep a little after some empty polls: lowest consumption.
+    Sleep,
+}
+
+/// `[[port]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Port {
+    /// Its name, which is its kernel twin's too.
+    pub name: String,
+    /// What DPDK opens.
+    pub device: Device,
+    /// Put on the twin at start; empty when the operator manages them.
+    pub addresses: Vec<Cidr>,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// What received checksums are worth.
+    pub rx_checksum: RxChecksum,
+}
+
+/// A DPDK device, arguments included, as EAL takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// `0000:3b:00.0`, with domain, lower case.
+    Pci(String),
+    /// `net_tap0,iface=dt0`.
+    Vdev(String),
+}
+
+impl Device {
+    /// The whole string, arguments included.
+    #[must_use]
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Device::Pci(device) | Device::Vdev(device) => device,
+        }
+    }
+
+    /// The name by which DPDK knows the opened port: what stands before the first comma.
+    #[must_use]
+    pub(crate) fn name(&self) -> &str {
+        self.as_str().split(',').next().unwrap_or_default()
+    }
+
+    /// The value of one argument, like `iface`.
+    #[must_use]
+    pub(crate) fn argument(&self, name: &str) -> Option<&str> {
+        let mut arguments = self.as_str().split(',').skip(1);
+        arguments.find_map(|a| a.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+/// What received checksums are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RxChecksum {
+    /// They are complete, or the port says that they are not.
+    Trust,
+    /// They may be partial without a mark (`net_af_packet`, `net_af_xdp` on veth): complete
+    /// those that are.
+    Fill,
+}
+
+/// An address with its network: `10.0.0.2/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Cidr {
+    /// The host's address.
+    pub address: Ipv4Addr,
+    /// The network's length in bits, 1 to 32.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    fn mask(&self) -> u32 {
+        u32::MAX << (32 - u32::from(self.prefix))
+    }
+
+    /// Whether `other` is in this network.
+    #[must_use]
+    pub(crate) fn contains(&self, other: Ipv4Addr) -> bool {
+        (u32::from(other) ^ u32::from(self.address)) & self.mask() == 0
+    }
+
+    /// The network's own address; it has one for itself up to /30 (RFC 3021).
+    #[must_use]
+    pub(crate) fn network(&self) -> Option<Ipv4Addr> {
+        let network = u32::from(self.address) & self.mask();
+        (self.prefix <= 30).then(|| Ipv4Addr::from(network))
+    }
+
+    /// The network's broadcast address; it has one up to /30 (RFC 3021).
+    #[must_use]
+    pub(crate) fn broadcast(&self) -> Option<Ipv4Addr> {
+        let broadcast = u32::from(self.address) | !self.mask();
+        (self.prefix <= 30).then(|| Ipv4Addr::from(broadcast))
+    }
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// `[[service]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Service {
+    /// The operator's name for it; no other service has it.
+    pub name: String,
+    /// What clients address; no other service has it.
+    pub key: ServiceKey,
+    /// How a server is chosen.
+    pub scheduler: SchedulerKind,
+    /// How packets reach the servers.
+    pub forward: ForwardMode,
+    /// FULL-NAT's local addresses, ranges spread out, in the file's order; 1 to 1024.
+    pub local_addresses: Vec<Ipv4Addr>,
+    /// The twin for those of its addresses that no port's network places
+    /// ([`Config::network_of`]).
+    pub port: Option<String>,
+    /// Its real servers, in the file's order; may be empty.
+    pub servers: Vec<RealServer>,
+}
+
+/// `[[service.real_server]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RealServer {
+    /// The operator's name for it, where there is one.
+    pub name: Option<String>,
+    /// Its address; port 0, only under a service for every port, keeps the client's choice.
+    pub address: SocketAddrV4,
+    /// Its share of new connections; 0 drains.
+    pub weight: u16,
+}
+
+/// `[addresses]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    /// Who puts VIPs on an interface.
+    pub vips: VipOwner,
+}
+
+/// Who puts VIPs on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VipOwner {
+    /// Weir does.
+    Managed,
+    /// keepalived, a router or the operator does.
+    External,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Log {
+    /// Least serious level that is logged.
+    pub level: tracing::Level,
+    /// For whom.
+    pub format: LogFormat,
+}
+
+/// For whom the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// People at a terminal, programs elsewhere.
+    Auto,
+    /// People.
+    Human,
+    /// Programs: one JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// The port whose network places `address`: the longest network of the `addresses` keys
+    /// that contains it. `None` when there is none, or two ports have networks of that length.
+    #[must_use]
+    pub(crate) fn network_of(&self, address: Ipv4Addr) -> Option<&Port> {
+        let ports = self.ports.iter();
+        longest_network(ports.map(|port| (port, port.addresses.as_slice())), address).ok()
+    }
+}
+
+/// Why no port's network places an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unplaced {
+    /// No port has a network that contains it.
+    Nowhere,
+    /// Two ports have, equally long.
+    Ambiguous,
+}
+
+/// The one of `ports` with the longest network that contains `address`.
+pub(super) fn longest_network<'a, P: Copy>(
+    ports: impl Iterator<Item = (P, &'a [Cidr])>,
+    address: Ipv4Addr,
+) -> Result<P, Unplaced> {
+    let mut best = Err(Unplaced::Nowhere);
+    let mut length = 0;
+    for (port, networks) in ports {
+        let fitting = networks.iter().filter(|n| n.contains(address));
+        match fitting.map(|n| n.prefix).max() {
+            Some(prefix) if prefix > length => (best, length) = (Ok(port), prefix),
+            Some(prefix) if prefix == length => best = Err(Unplaced::Ambiguous),
+            _ => {}
+        }
+    }
+    best
+}

@@ -1,0 +1,217 @@
+//! Every counter by name, for `GET /v1/counters` and the ports' part of the status.
+#![forbid(unsafe_code)]
+
+use weir_dataplane::counters::{Cell, DropReason, Totals, WorkerCounters};
+
+use super::link::WorkerLink;
+use crate::api::documents::{Balance, Counter, Counters, TwinCounters};
+use crate::net::{self, TwinDrop, TwinThreadCounters};
+
+/// Name, help and cell of every counter of a worker that is not by port, server or reason.
+fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> {
+    // No `..`: a new counter does not compile until it is listed here.
+    let WorkerCounters {
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+        to_kernel,
+        from_kernel,
+        generated,
+        handoff_out,
+        handoff_in,
+        parked,
+        drops: _,
+        conns,
+        conns_opened,
+        conns_expired,
+        conns_evicted,
+        conns_reused,
+        lip_early_reuse,
+        checksums_filled,
+        idle_polls,
+        busy_polls,
+        ports: _,
+        servers: _,
+    } = counters;
+    vec![
+        ("rx_packets", "Frames received from ports.", rx_packets),
+        ("rx_bytes", "Bytes received from ports.", rx_bytes),
+        (
+            "tx_packets",
+            "Frames handed to a port's transmit queue.",
+            tx_packets,
+        ),
+        (
+            "tx_bytes",
+            "Bytes handed to a port's transmit queue.",
+            tx_bytes,
+        ),
+        ("to_kernel", "Frames passed to the kernel twins.", to_kernel),
+        (
+            "from_kernel",
+            "Frames taken from the kernel twins.",
+            from_kernel,
+        ),
+        (
+            "generated",
+            "Frames that weir made itself (resets).",
+            generated,
+        ),
+        (
+            "handoff_out",
+            "Frames put on another worker's ring.",
+            handoff_out,
+        ),
+        (
+            "handoff_in",
+            "Frames taken from other workers' rings.",
+            handoff_in,
+        ),
+        ("parked", "Frames waiting for a neighbour now.", parked),
+        ("conns", "Connections standing now.", conns),
+        ("conns_opened", "Connections opened.", conns_opened),
+        ("conns_expired", "Connections that ran out.", conns_expired),
+        (
+            "conns_evicted",
+            "Connections evicted because the table was full.",
+            conns_evicted,
+        ),
+        (
+            "conns_reused",
+            "Closing connections replaced by a new SYN of the same client port.",
+            conns_reused,
+        ),
+        (
+            "lip_early_reuse",
+            "Local ports taken early from a connection in TIME_WAIT, under shortage.",
+            lip_early_reuse,
+        ),
+        (
+            "checksums_filled",
+            "Partial checksums completed (ports with rx_checksum = \"fill\").",
+            checksums_filled,
+        ),
+        (
+            "idle_polls",
+            "Turns of the loop that found nothing to do.",
+            idle_polls,
+        ),
+        (
+            "busy_polls",
+            "Turns of the loop that found work.",
+            busy_polls,
+        ),
+    ]
+}
+
+/// The document.
+pub(super) fn document(workers: &[WorkerLink], twins: Option<&TwinThreadCounters>) -> Counters {
+    let totals = Totals::of(workers.iter().map(WorkerLink::counters));
+    Counters {
+        workers: worker_counters(workers),
+        drops: drops(workers),
+        twins: twins.map(twin_counters).unwrap_or_default(),
+        balance: balance(&totals),
+    }
+}
+
+fn worker_counters(workers: &[WorkerLink]) -> Vec<Counter> {
+    let mut sums: Vec<Counter> = Vec::new();
+    for worker in workers {
+        let cells = cells(worker.counters());
+        if sums.is_empty() {
+            sums = cells
+                .iter()
+                .map(|(name, help, _)| counter(name, help))
+                .collect();
+        }
+        for (sum, (_, _, cell)) in sums.iter_mut().zip(cells) {
+            add(sum, cell.get());
+        }
+    }
+    sums
+}
+
+fn drops(workers: &[WorkerLink]) -> Vec<Counter> {
+    let by_reason = DropReason::ALL.iter().map(|reason| {
+        let mut sum = counter(reason.name(), reason.help());
+        for worker in workers {
+            add(&mut sum, worker.counters().drops[*reason as usize].get());
+        }
+        sum
+    });
+    by_reason.collect()
+}
+
+fn counter(name: &str, help: &str) -> Counter {
+    Counter {
+        name: name.to_owned(),
+        help: help.to_owned(),
+        value: 0,
+        per_worker: Vec::new(),
+    }
+}
+
+fn add(sum: &mut Counter, value: u64) {
+    sum.value = sum.value.wrapping_add(value);
+    sum.per_worker.push(value);
+}
+
+fn twin_counters(thread: &TwinThreadCounters) -> Vec<TwinCounters> {
+    let one = |name: &str, help: &str, value: u64| Counter {
+        value,
+        ..counter(name, help)
+    };
+    let twin = |twin: &net::TwinCounters| {
+        let frames = [
+            (
+                "to_kernel_frames",
+                "Frames that the kernel took.",
+                &twin.to_kernel_frames,
+            ),
+            ("to_kernel_bytes", "Their bytes.", &twin.to_kernel_bytes),
+            (
+                "from_kernel_frames",
+                "Frames of the kernel that went on to a worker.",
+                &twin.from_kernel_frames,
+            ),
+            ("from_kernel_bytes", "Their bytes.", &twin.from_kernel_bytes),
+        ];
+        let frames = frames.map(|(name, help, cell)| one(name, help, cell.get()));
+        let drops =
+            TwinDrop::ALL.map(|reason| one(reason.name(), drop_help(reason), twin.dropped(reason)));
+        TwinCounters {
+            port: twin.name.clone(),
+            counters: frames.into_iter().chain(drops).collect(),
+        }
+    };
+    thread.twins.iter().map(twin).collect()
+}
+
+fn drop_help(reason: TwinDrop) -> &'static str {
+    match reason {
+        TwinDrop::PoolEmpty => "Frames of the kernel lost: no packet buffer was left.",
+        TwinDrop::TooLong => "Frames of the kernel lost: longer than a packet buffer.",
+        TwinDrop::RingFull => "Frames of the kernel lost: the ring to the worker was full.",
+        TwinDrop::TwinDown => "Frames for the kernel lost: the twin was down or gone.",
+        TwinDrop::KernelBusy => "Frames for the kernel lost: it had no memory for them.",
+        TwinDrop::Refused => "Frames that the kernel does not take.",
+    }
+}
+
+fn balance(totals: &Totals) -> Balance {
+    Balance {
+        rx: totals.rx,
+        from_kernel: totals.from_kernel,
+        generated: totals.generated,
+        tx: totals.tx,
+        to_kernel: totals.to_kernel,
+        dropped: totals.dropped,
+        held: totals.held,
+        balanced: totals.balanced(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

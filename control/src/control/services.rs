@@ -1,0 +1,128 @@
+//! Services and servers for listings, those that leave included.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+
+use weir_dataplane::ServerId;
+use weir_dataplane::counters::ServerCounters;
+use weir_dataplane::service::ServiceKey;
+
+use super::link::WorkerLink;
+use crate::api::documents::{self, ServerState, Traffic};
+use crate::model::{Changes, Model, ServiceEntry, What};
+
+/// What listings need beside the model.
+#[derive(Debug, Default)]
+pub(super) struct ServiceBook {
+    /// The name of each server's service.
+    names: HashMap<ServerId, Arc<str>>,
+    /// What a server's cells had counted when it was added: its number may have been another's.
+    zeroes: HashMap<ServerId, Traffic>,
+}
+
+impl ServiceBook {
+    /// The model changed: `changes` is what an edit did to it, where it was an edit.
+    pub(super) fn follow(
+        &mut self,
+        model: &Model,
+        changes: Option<&Changes>,
+        workers: &[WorkerLink],
+    ) {
+        self.names.clear();
+        for service in model.services() {
+            let servers = service.servers.iter();
+            self.names
+                .extend(servers.map(|s| (s.id, Arc::clone(&service.name))));
+        }
+        let servers = changes.iter().flat_map(|changes| &changes.servers);
+        for server in servers.filter(|server| server.what == What::Added) {
+            let mut zero = counted(server.id, workers);
+            (zero.active, zero.inactive) = (0, 0); // these are not totals
+            self.zeroes.insert(server.id, zero);
+        }
+        self.zeroes.retain(|id, _| self.names.contains_key(id));
+    }
+
+    /// The name of the service that `server` serves, or did.
+    pub(super) fn name(&self, server: ServerId) -> Option<&str> {
+        self.names.get(&server).map(|name| &**name)
+    }
+
+    /// The document; standing services in the order of `keys`, removed ones after them.
+    pub(super) fn document(
+        &self,
+        generation: u64,
+        model: &Model,
+        keys: &[ServiceKey],
+        workers: &[WorkerLink],
+    ) -> documents::Services {
+        let place: HashMap<&ServiceKey, usize> = keys.iter().zip(0..).collect();
+        let mut services: Vec<&ServiceEntry> = model.services().collect();
+        services.sort_by_key(|s| place.get(&s.key).copied().unwrap_or(usize::MAX));
+        let services = services.into_iter().map(|s| self.service(s, workers));
+        documents::Services {
+            generation,
+            services: services.collect(),
+        }
+    }
+
+    fn service(&self, entry: &ServiceEntry, workers: &[WorkerLink]) -> documents::Service {
+        let forward = entry.forward.name();
+        let servers = entry.servers.iter().map(|server| documents::Server {
+            address: server.address,
+            forward: forward.to_owned(),
+            weight: server.weight.into(),
+            state: match (server.removed_in, server.weight) {
+                (Some(_), _) => ServerState::Leaving,
+                (None, 0) => ServerState::Drained,
+                (None, _) => ServerState::Active,
+            },
+            traffic: self.traffic(server.id, workers),
+        });
+        documents::Service {
+            name: entry.name.to_string(),
+            protocol: entry.key.proto.to_string(),
+            address: SocketAddrV4::new(entry.key.vip, entry.key.port),
+            scheduler: entry.scheduler.name().to_owned(),
+            forward: forward.to_owned(),
+            local_addresses: entry.local_addresses.clone(),
+            servers: servers.collect(),
+        }
+    }
+
+    fn traffic(&self, server: ServerId, workers: &[WorkerLink]) -> Traffic {
+        let zero = self.zeroes.get(&server).copied().unwrap_or_default();
+        counted(server, workers).since(zero)
+    }
+}
+
+/// What the cells of `server` say, over all workers.
+pub(super) fn counted(server: ServerId, workers: &[WorkerLink]) -> Traffic {
+    let mut sum = Traffic::default();
+    let cells = workers
+        .iter()
+        .filter_map(|w| w.counters().servers.get(server));
+    for cells in cells {
+        let ServerCounters {
+            conns,
+            in_packets,
+            out_packets,
+            in_bytes,
+            out_bytes,
+            active,
+            inactive,
+        } = cells;
+        sum += Traffic {
+            active: active.get(),
+            inactive: inactive.get(),
+            conns: conns.get(),
+            in_packets: in_packets.get(),
+            out_packets: out_packets.get(),
+            in_bytes: in_bytes.get(),
+            out_bytes: out_bytes.get(),
+        };
+    }
+    sum
+}

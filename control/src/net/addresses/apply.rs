@@ -1,0 +1,146 @@
+//! Puts and takes away addresses over rtnetlink, as the book's plan says.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use rtnetlink::{AddressMessageBuilder, Handle};
+
+use super::{AddressBook, AddressProblem, PROTO, Place, Present};
+use crate::net::mirror::io_error;
+
+/// Taking away a primary address can take secondary ones of its network along (unless the
+/// sysctl promote_secondaries is set), so a second look puts these back.
+const ROUNDS: usize = 2;
+
+impl AddressBook {
+    /// Makes the kernel's addresses what the book wants. Returns what was put, and what
+    /// could not be done; the rest was done.
+    pub(in crate::net) async fn apply(
+        &mut self,
+        handle: &Handle,
+    ) -> (Vec<Place>, Vec<AddressProblem>) {
+        let mut added = Vec::new();
+        let mut problems = Vec::new();
+        for _ in 0..ROUNDS {
+            let present = match list(handle).await {
+                Ok(present) => present,
+                Err(error) => {
+                    problems.push(AddressProblem::NotListed(error));
+                    break;
+                }
+            };
+            let plan = self.plan(&present);
+            self.ours = plan.ours;
+            problems = plan.problems;
+            let done = plan.add.is_empty() && plan.remove.is_empty();
+            for place in plan.add {
+                match put(handle, place).await {
+                    Ok(()) => {
+                        self.ours.insert(place);
+                        added.push(place);
+                    }
+                    Err(error) => problems.push(self.refused(place, "put it on", error)),
+                }
+            }
+            for place in plan.remove {
+                if let Err(error) = take(handle, place).await {
+                    self.ours.insert(place);
+                    problems.push(self.refused(place, "take it off", error));
+                }
+            }
+            if done {
+                break;
+            }
+        }
+        (added, problems)
+    }
+
+    /// Takes away all that Weir put.
+    pub(in crate::net) async fn withdraw(&mut self, handle: &Handle) {
+        for place in std::mem::take(&mut self.ours) {
+            if let Err(error) = take(handle, place).await {
+                tracing::warn!("{}", self.refused(place, "take it off", error));
+            }
+        }
+    }
+
+    fn refused(&self, place: Place, verb: &'static str, source: io::Error) -> AddressProblem {
+        AddressProblem::Refused {
+            addr: place.addr,
+            prefix_len: place.prefix_len,
+            verb,
+            interface: self.interface_name(place.ifindex),
+            source,
+        }
+    }
+}
+
+async fn list(handle: &Handle) -> io::Result<Vec<Present>> {
+    let mut present = Vec::new();
+    let mut messages = handle.address().get().execute();
+    while let Some(message) = messages.try_next().await.map_err(io_error)? {
+        present.extend(read(&message));
+    }
+    Ok(present)
+}
+
+/// The IPv4 address of an RTM_NEWADDR.
+pub(super) fn read(message: &AddressMessage) -> Option<Present> {
+    if message.header.family != AddressFamily::Inet {
+        return None;
+    }
+    let mut local = None;
+    let mut marked = false;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(IpAddr::V4(addr)) => local = Some(*addr),
+            AddressAttribute::Protocol(proto) => marked = *proto == AddressProtocol::Other(PROTO),
+            _ => {}
+        }
+    }
+    let place = Place {
+        ifindex: message.header.index,
+        addr: local?,
+        prefix_len: message.header.prefix_len,
+    };
+    Some(Present { place, marked })
+}
+
+async fn put(handle: &Handle, place: Place) -> io::Result<()> {
+    let mut request = handle
+        .address()
+        .add(place.ifindex, place.addr.into(), place.prefix_len);
+    let proto = AddressAttribute::Protocol(AddressProtocol::Other(PROTO));
+    request.message_mut().attributes.push(proto);
+    request.execute().await.map_err(io_error)
+}
+
+async fn take(handle: &Handle, place: Place) -> io::Result<()> {
+    let message = AddressMessageBuilder::<Ipv4Addr>::new()
+        .index(place.ifindex)
+        .address(place.addr, place.prefix_len)
+        .build();
+    let taken = handle
+        .address()
+        .del(message)
+        .execute()
+        .await
+        .map_err(io_error);
+    match taken {
+        // Someone else took it, or the interface is gone.
+        Err(e) if is_absent(&e) => Ok(()),
+        taken => taken,
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::ADDRNOTAVAIL | Errno::NODEV)
+    )
+}

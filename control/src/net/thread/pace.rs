@@ -1,0 +1,42 @@
+//! How long the twin thread may wait for a TAP.
+//!
+//! The kernel's frames end the wait at once; the workers' do not, because a worker makes no
+//! system call that could wake anyone. So the wait is what a frame to the kernel may take
+//! longer: nothing while frames flow, then step by step up to a millisecond, at which an idle
+//! thread wakes a thousand times a second (under 1 % of a core).
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+/// Turns without work before the first wait: about 50 µs of polling, a reply's way through the
+/// kernel and back.
+const EAGER_TURNS: u32 = 64;
+/// The first wait.
+const SHORTEST: Duration = Duration::from_micros(50);
+/// The last wait.
+const LONGEST: Duration = Duration::from_millis(1);
+
+/// The pace of one thread.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    idle_turns: u32,
+}
+
+impl Pace {
+    /// How long the next turn may wait.
+    pub(super) fn wait(&self) -> Duration {
+        match self.idle_turns.checked_sub(EAGER_TURNS) {
+            None => Duration::ZERO,
+            // Doubled five times: at the longest after some 2 ms of silence.
+            Some(steps) => SHORTEST.saturating_mul(1 << steps.min(5)).min(LONGEST),
+        }
+    }
+
+    /// Notes whether a turn found work.
+    pub(super) fn turned(&mut self, work: bool) {
+        self.idle_turns = match work {
+            true => 0,
+            false => self.idle_turns.saturating_add(1),
+        };
+    }
+}

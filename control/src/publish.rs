@@ -1,0 +1,115 @@
+//! Model to snapshot: what workers are to know, with as little copying as the change needs.
+//!
+//! Server records are edited in the chunks of the last snapshot, services that did not change
+//! keep their `Arc`, and a state that is published already is not published again.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weir_dataplane::conn::state::Timeouts;
+use weir_dataplane::service::{Server, ServiceKey, Snapshot, SnapshotBuilder};
+use weir_dataplane::{CoreId, ServerId};
+
+use crate::model::ServiceEntry;
+
+/// What the workers were told last, and what has changed since.
+#[derive(Debug, Default)]
+pub(crate) struct Publisher {
+    generation: u64,
+    /// `None` before the first, and after a change.
+    current: Option<Arc<Snapshot>>,
+    /// Whose chunks the next snapshot shares.
+    last: Option<Arc<Snapshot>>,
+    /// Records to put, or to forget, in the next one.
+    servers: BTreeMap<ServerId, Option<Server>>,
+}
+
+impl Publisher {
+    /// The generation of the next new snapshot: the first that shows a change made now.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.generation + 1
+    }
+
+    /// A snapshot is due.
+    pub(crate) fn changed(&mut self) {
+        self.current = None;
+    }
+
+    /// The next snapshot has this record.
+    pub(crate) fn put_server(&mut self, server: Server) {
+        self.servers.insert(server.id, Some(server));
+    }
+
+    /// The next snapshot has no server of this number.
+    pub(crate) fn forget_server(&mut self, id: ServerId) {
+        self.servers.insert(id, None);
+    }
+
+    /// The snapshot of `services`: the last one when nothing has changed since, else a new one
+    /// of the next generation. Before it goes to workers, control reserves the counters of its
+    /// servers ([`ServerTable::reserve`](weir_dataplane::counters::ServerTable::reserve)).
+    pub(crate) fn publish(
+        &mut self,
+        timeouts: Timeouts,
+        services: &mut BTreeMap<ServiceKey, ServiceEntry>,
+    ) -> Arc<Snapshot> {
+        if let Some(current) = &self.current {
+            return current.clone();
+        }
+        let mut builder = SnapshotBuilder::default().timeouts(timeouts);
+        if let Some(last) = &self.last {
+            builder.servers_of(last);
+        }
+        for (id, server) in std::mem::take(&mut self.servers) {
+            match server {
+                Some(server) => builder.server(server),
+                None => builder.forget_server(id),
+            }
+        }
+        for entry in services.values_mut() {
+            match entry.removed {
+                true => {}
+                false => builder.service(entry.published()),
+            }
+            entry.given_up_locals().for_each(|addr| builder.local(addr));
+        }
+        self.generation += 1;
+        let snapshot = Arc::new(builder.build(self.generation));
+        self.last = Some(snapshot.clone());
+        self.current = Some(snapshot.clone());
+        snapshot
+    }
+}
+
+/// Which generations workers may still look at: those sent to them and not returned.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    workers: Vec<BTreeSet<u64>>,
+}
+
+impl InUse {
+    /// `workers` workers, all started with `generation`.
+    pub(crate) fn new(workers: u8, generation: u64) -> InUse {
+        let first = BTreeSet::from([generation]);
+        InUse {
+            workers: vec![first; workers.into()],
+        }
+    }
+
+    /// `core` is sent `generation`.
+    pub(crate) fn sent(&mut self, core: CoreId, generation: u64) {
+        self.workers[usize::from(core.0)].insert(generation);
+    }
+
+    /// `core` has sent `generation` back.
+    pub(crate) fn retired(&mut self, core: CoreId, generation: u64) {
+        self.workers[usize::from(core.0)].remove(&generation);
+    }
+
+    /// The oldest generation that any worker may still look at.
+    pub(crate) fn oldest(&self) -> u64 {
+        let oldest = self.workers.iter().filter_map(BTreeSet::first).min();
+        oldest.copied().unwrap_or(u64::MAX)
+    }
+}

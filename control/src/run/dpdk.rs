@@ -1,0 +1,98 @@
+//! DPDK as the configuration wants it: environment, packet buffers, ports.
+#![forbid(unsafe_code)]
+
+use weir_dataplane::CoreId;
+use weir_dataplane::io::dpdk::{
+    Eal, EalOptions, LogLevel, Memory, OpenPort, Pool, PoolDemand, PoolOptions, PortOptions,
+    free_huge_pages_mib, open_ports,
+};
+use weir_dataplane::route::PARKED_MAX;
+use weir_dataplane::steer::{BUCKETS, KEY_LEN, spread};
+
+use crate::config::Config;
+
+/// What DPDK gives.
+#[derive(Debug)]
+pub(super) struct Dataplane {
+    /// The packet buffers.
+    pub(super) pool: Pool,
+    /// The ports, in configuration order.
+    pub(super) ports: Vec<OpenPort>,
+}
+
+/// Starts DPDK, makes buffers for everything that can hold one (`rings` is the capacity of all
+/// rings of frames together), and opens the ports with RSS key `key`.
+///
+/// # Errors
+/// The first step that failed, with its remedy.
+pub(super) fn open(config: &Config, key: [u8; KEY_LEN], rings: usize) -> anyhow::Result<Dataplane> {
+    let workers = config.workers.cores.workers();
+    let map: [CoreId; BUCKETS] = spread(workers);
+    let ports: Vec<PortOptions> = config
+        .ports
+        .iter()
+        .map(|port| PortOptions {
+            mtu: port.mtu,
+            ..PortOptions::new(&port.name, port.device.as_str(), workers, key, map)
+        })
+        .collect();
+    let parked = PARKED_MAX * usize::from(workers);
+    let demand = PoolDemand::new(&ports, rings as u32, parked as u32);
+    let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or_default();
+    let pool = PoolOptions::new("weir", demand, mtu);
+    let devices = ports.iter().map(|port| port.device.clone()).collect();
+    let eal = Eal::init(&EalOptions {
+        log: Some(log),
+        ..EalOptions::new(devices, memory(config.workers.hugepages, pool.memory_mib()))
+    })?;
+    let pool = Pool::new(&eal, &pool)?;
+    let ports = open_ports(&eal, &pool, &ports)?;
+    tracing::info!(
+        version = eal.version(),
+        buffers = pool.capacity(),
+        buffer_bytes = pool.room(),
+        "DPDK runs"
+    );
+    for port in &ports {
+        tracing::info!(
+            port = port.name,
+            driver = port.driver,
+            mac = %port.mac,
+            mtu = port.mtu,
+            rx_queues = port.rx_queues,
+            tx_queues = port.tx_queues,
+            "port open"
+        );
+        if let Some(misfit) = port.misfit.as_ref().filter(|_| workers > 1) {
+            tracing::info!(port = port.name, "workers hand packets over: {misfit}");
+        }
+    }
+    Ok(Dataplane { pool, ports })
+}
+
+/// What DPDK says, in our log.
+fn log(level: LogLevel, line: &str) {
+    match level {
+        LogLevel::Error => tracing::error!(target: "dpdk", "{line}"),
+        LogLevel::Warning => tracing::warn!(target: "dpdk", "{line}"),
+        LogLevel::Notice | LogLevel::Info => tracing::info!(target: "dpdk", "{line}"),
+        LogLevel::Debug => tracing::debug!(target: "dpdk", "{line}"),
+    }
+}
+
+/// Huge pages when they are wanted and there are enough, else ordinary ones.
+fn memory(hugepages: bool, pool_mib: u32) -> Memory {
+    let mib = pool_mib + Memory::BASE_MIB;
+    if !hugepages {
+        return Memory::Plain { mib };
+    }
+    let free = free_huge_pages_mib();
+    if free >= mib {
+        return Memory::HugePages { mib };
+    }
+    tracing::info!(
+        "{free} MiB of huge pages are free, DPDK wants {mib}: it uses ordinary pages, which are \
+         slower; reserve huge pages (vm.nr_hugepages) or set `hugepages = false`"
+    );
+    Memory::Plain { mib }
+}
