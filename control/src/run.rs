@@ -20,6 +20,7 @@ use anyhow::Context;
 use rtrb::RingBuffer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use weir_dataplane::conn::Pages;
 use weir_dataplane::counters::WorkerCounters;
 use weir_dataplane::io::dpdk::{DpdkQueue, Mbuf, OpenPort, WorkerThread};
 use weir_dataplane::route::Fib;
@@ -308,6 +309,10 @@ fn make_workers(
             events,
             counters,
             max_connections: share(config.workers.max_connections, &steer),
+            pages: match config.workers.hugepages {
+                true => Pages::Huge,
+                false => Pages::Plain,
+            },
             secret,
             snapshot,
             fib: Fib::empty(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rtrb::{Consumer, Producer};
 
 use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
-use crate::conn::ConnTable;
+use crate::conn::{ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
 use crate::io::{BURST, Burst, Frame, PortQueue};
@@ -70,6 +70,8 @@ pub struct Setup<Q: PortQueue> {
     pub counters: Arc<WorkerCounters>,
     /// Connections that fit the table.
     pub max_connections: u32,
+    /// What pages the table may lie on.
+    pub pages: Pages,
     /// Key of the table's hash, random at each start.
     pub secret: [u64; 4],
     /// The first snapshot.
@@ -167,12 +169,12 @@ impl<Q: PortQueue> Worker<Q> {
             return Err(SetupError::Counters { counters, ports });
         }
         let connections = setup.max_connections;
-        let conns = ConnTable::new(connections, setup.secret, setup.now).map_err(|source| {
-            SetupError::Memory {
+        let conns = ConnTable::new(connections, setup.pages, setup.secret, setup.now).map_err(
+            |source| SetupError::Memory {
                 connections,
                 source,
-            }
-        })?;
+            },
+        )?;
         let local_ports = LocalPorts::new(&steer, setup.secret[0])?;
         let lane = |port| Lane {
             port,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use weir_dataplane::command::{Command, Event};
+use weir_dataplane::conn::Pages;
 use weir_dataplane::conn::state::{State, Timeouts};
 use weir_dataplane::counters::WorkerCounters;
 use weir_dataplane::forward::ForwardMode;
@@ -165,6 +166,7 @@ impl Testbed {
             events,
             counters: Arc::clone(&counters),
             max_connections: connections,
+            pages: Pages::Huge,
             secret: [0x5eed, 2, 3, 4],
             snapshot: Arc::new(b.build(1)),
             fib: Arc::new(fib),
