@@ -16,13 +16,25 @@ const FUNCTIONS: &[&str] = &[
     // EAL
     "rte_eal_init",
     "rte_strerror",
+    "rte_eal_get_runtime_dir",
     "rte_version",
     "rte_log_cur_msg_loglevel",
     "rte_thread_register",
     "rte_thread_unregister",
     "rte_dev_name",
     // buffers
-    "rte_pktmbuf_pool_create_by_ops",
+    "rte_eal_has_hugepages",
+    "rte_eal_iova_mode",
+    "rte_memzone_reserve_aligned",
+    "rte_memzone_free",
+    "rte_mempool_create_empty",
+    "rte_mempool_set_ops_byname",
+    "rte_mempool_populate_default",
+    "rte_mempool_populate_iova",
+    "rte_mempool_obj_iter",
+    "rte_mempool_free",
+    "rte_pktmbuf_pool_init",
+    "rte_pktmbuf_init",
     "rte_mempool_avail_count",
     // ports: finding and describing
     "rte_eth_find_next",
@@ -56,12 +68,13 @@ const FUNCTIONS: &[&str] = &[
 ];
 
 /// Types beyond those that the functions above name.
-const TYPES: &[&str] = &["rte_mempool_cache", "weir_.*"];
+const TYPES: &[&str] = &["rte_mempool_cache", "rte_pktmbuf_pool_private", "weir_.*"];
 
 /// Variables and constants.
 const VARS: &[&str] = &[
     "WEIR_LCORE_NONE",
     "RTE_MAX_ETHPORTS",
+    "RTE_MEMPOOL_F_NO_IOVA_CONTIG",
     "RTE_LOG_(ERR|WARNING|NOTICE|INFO)",
     "rte_eth_fp_ops",
     "RTE_PKTMBUF_HEADROOM",
@@ -94,7 +107,14 @@ fn main() {
             "DPDK 22.11 or newer was not found by pkg-config.\n\
              On Debian and Ubuntu: apt-get install libdpdk-dev dpdk pkg-config libclang-14-dev\n\
              Built from source: add its lib/<arch>/pkgconfig folder to PKG_CONFIG_PATH.\n\
-             Without DPDK: cargo build -p weir-dataplane --no-default-features.\n\n{e}"
+             Without DPDK: cargo build -p weir-dataplane --no-default-features.\n\
+             pkg-config: {}",
+            match e {
+                pkg_config::Error::ProbeFailure { output, .. }
+                | pkg_config::Error::Failure { output, .. } =>
+                    String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+                other => other.to_string(),
+            }
         ));
     }
     let cflags = cflags();
@@ -168,8 +188,8 @@ fn generate_bindings(cflags: &[String]) {
         .unwrap_or_else(|e| fail(&format!("{}: {e}", out_dir.join("bindings.rs").display())));
 }
 
-/// Ends the build with `text` in plain sight: `cargo::error` lines are shown without a
-/// backtrace or the script's other output around them.
+/// Ends the build with `text` in plain sight: cargo shows `cargo::error` lines first and as its
+/// own, where a panic would hide them in a backtrace.
 fn fail(text: &str) -> ! {
     for line in text.lines() {
         println!("cargo::error={line}");

@@ -306,7 +306,10 @@ impl Control {
 
     /// A rollout is complete.
     fn settled(&mut self) {
-        tracing::debug!(generation = self.generation, "every worker holds the services");
+        tracing::debug!(
+            generation = self.generation,
+            "every worker holds the services"
+        );
         if !self.ready {
             self.ready = true;
             self.started = Instant::now();
@@ -360,7 +363,11 @@ impl Control {
                     return;
                 };
                 if !up {
-                    tracing::warn!(port = at.name, "the twin is down: ip link set {} up", at.name);
+                    tracing::warn!(
+                        port = at.name,
+                        "the twin is down: ip link set {} up",
+                        at.name
+                    );
                 }
                 if let Some(update) = at.follow_twin(mac, mtu) {
                     for link in &mut self.links {
@@ -457,7 +464,8 @@ impl Control {
 
     fn service_document(&self) -> documents::Services {
         let keys: Vec<_> = self.config.services.iter().map(|s| s.key).collect();
-        self.services.document(self.generation, &self.model, &keys, &self.links)
+        self.services
+            .document(self.generation, &self.model, &keys, &self.links)
     }
 
     fn status(&self) -> Status {

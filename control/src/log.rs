@@ -7,8 +7,8 @@ use std::panic;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::LogFormat;
@@ -70,7 +70,9 @@ fn filter(level: Level, variable: impl Fn(&str) -> Option<String>) -> anyhow::Re
             continue;
         };
         return EnvFilter::builder().parse(&value).map_err(|e| {
-            anyhow::anyhow!("{name}={value:?}: {e}; write a level (info, debug ...) or target=level")
+            anyhow::anyhow!(
+                "{name}={value:?}: {e}; write a level (info, debug ...) or target=level"
+            )
         });
     }
     Ok(EnvFilter::default().add_directive(level.into()))
@@ -83,7 +85,9 @@ fn abort_on_panic() {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
         let backtrace = std::backtrace::Backtrace::force_capture();
-        tracing::error!("thread {name}: {info}; this is a bug in weir, please report it\n{backtrace}");
+        tracing::error!(
+            "thread {name}: {info}; this is a bug in weir, please report it\n{backtrace}"
+        );
         std::process::abort();
     }));
 }

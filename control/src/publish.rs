@@ -4,12 +4,12 @@
 //! keep their `Arc`, and a state that is published already is not published again.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use weir_dataplane::ServerId;
 use weir_dataplane::conn::state::Timeouts;
 use weir_dataplane::service::{Server, ServiceKey, Snapshot, SnapshotBuilder};
-use weir_dataplane::{CoreId, ServerId};
 
 use crate::model::ServiceEntry;
 
@@ -69,7 +69,7 @@ impl Publisher {
         }
         for entry in services.values_mut() {
             match entry.removed {
-                true => {}
+                true => builder.vip(entry.key.vip),
                 false => builder.service(entry.published()),
             }
             entry.given_up_locals().for_each(|addr| builder.local(addr));
@@ -79,37 +79,5 @@ impl Publisher {
         self.last = Some(snapshot.clone());
         self.current = Some(snapshot.clone());
         snapshot
-    }
-}
-
-/// Which generations workers may still look at: those sent to them and not returned.
-#[derive(Debug)]
-pub(crate) struct InUse {
-    workers: Vec<BTreeSet<u64>>,
-}
-
-impl InUse {
-    /// `workers` workers, all started with `generation`.
-    pub(crate) fn new(workers: u8, generation: u64) -> InUse {
-        let first = BTreeSet::from([generation]);
-        InUse {
-            workers: vec![first; workers.into()],
-        }
-    }
-
-    /// `core` is sent `generation`.
-    pub(crate) fn sent(&mut self, core: CoreId, generation: u64) {
-        self.workers[usize::from(core.0)].insert(generation);
-    }
-
-    /// `core` has sent `generation` back.
-    pub(crate) fn retired(&mut self, core: CoreId, generation: u64) {
-        self.workers[usize::from(core.0)].remove(&generation);
-    }
-
-    /// The oldest generation that any worker may still look at.
-    pub(crate) fn oldest(&self) -> u64 {
-        let oldest = self.workers.iter().filter_map(BTreeSet::first).min();
-        oldest.copied().unwrap_or(u64::MAX)
     }
 }

@@ -20,6 +20,7 @@ use anyhow::Context;
 use rtrb::RingBuffer;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use weir_dataplane::conn::Pages;
 use weir_dataplane::counters::WorkerCounters;
 use weir_dataplane::io::dpdk::{DpdkQueue, Mbuf, OpenPort, WorkerThread};
 use weir_dataplane::route::Fib;
@@ -224,7 +225,11 @@ impl Appliance {
 
 /// The ports as the control loop sees them.
 fn control_ports(config: &Config, dataplane: &Dataplane, outsides: &Outsides) -> Vec<Port> {
-    let ports = config.ports.iter().zip(&dataplane.ports).zip(outsides.iter());
+    let ports = config
+        .ports
+        .iter()
+        .zip(&dataplane.ports)
+        .zip(outsides.iter());
     let port = |((wanted, open), outside): ((&config::Port, &OpenPort), &Rc<_>)| Port {
         id: open.id,
         name: open.name.clone(),
@@ -304,6 +309,10 @@ fn make_workers(
             events,
             counters,
             max_connections: share(config.workers.max_connections, &steer),
+            pages: match config.workers.hugepages {
+                true => Pages::Huge,
+                false => Pages::Plain,
+            },
             secret,
             snapshot,
             fib: Fib::empty(),

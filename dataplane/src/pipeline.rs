@@ -14,8 +14,6 @@
 
 use std::net::Ipv4Addr;
 
-use arrayvec::ArrayVec;
-
 use crate::command::Event;
 use crate::conn::entry::NewConn;
 use crate::conn::state::{Direction, State, tcp_next};
@@ -26,12 +24,12 @@ use crate::defense::Policer;
 use crate::forward::fullnat;
 use crate::io::{BURST, Burst, Frame, PortQueue};
 use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
-use crate::packet::{self, Flow, Parsed, be16, be32, checksum, eth, ipv4, put16, put32, tcp};
+use crate::packet::{self, Flow, Kind, be16, be32, checksum, eth, ipv4, put16, put32, tcp};
 use crate::route::{Hop, NeighbourId};
 use crate::sched::{Cursor, View};
 use crate::service::{Server, Service, ServiceKey, Snapshot};
 use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
-use crate::types::{CoreId, Mac, Proto, Tick};
+use crate::types::{CoreId, Mac, PortId, Proto, Tick};
 use crate::worker::Worker;
 
 /// How a burst came to this worker.
@@ -49,7 +47,26 @@ enum Look {
     Drop(DropReason),
     Kernel(Punt),
     Away(CoreId),
-    Flow { flow: Flow, hash: u64 },
+    Flow,
+}
+
+/// What the stages find out about a burst, column by column; reused for each.
+pub(crate) struct Columns {
+    looks: [Look; BURST],
+    flows: [Flow; BURST],
+    hashes: [u64; BURST],
+    guesses: [Option<Hit>; BURST],
+}
+
+impl Default for Columns {
+    fn default() -> Self {
+        Columns {
+            looks: [Look::Flow; BURST],
+            flows: [Flow::NONE; BURST],
+            hashes: [0; BURST],
+            guesses: [None; BURST],
+        }
+    }
 }
 
 /// How urgent a frame for the kernel is; each class has its own limit, so that a flood of one
@@ -93,7 +110,7 @@ impl PuntPolicers {
 /// Where a rewritten packet goes.
 enum Next {
     /// To a neighbour whose MAC is known.
-    Known(NeighbourId),
+    Known(PortId, Mac),
     /// To a neighbour whose MAC has to be asked for.
     Ask(Hop),
 }
@@ -103,6 +120,21 @@ impl<Q: PortQueue> Worker<Q> {
     pub(crate) fn process(
         &mut self,
         lane: usize,
+        burst: Burst<Q::Frame>,
+        arrival: Arrival,
+        now: Tick,
+    ) {
+        // Taken out for the time of the burst, so that the worker can be borrowed beside it.
+        if let Some(mut columns) = self.columns.take() {
+            self.process_in(&mut columns, lane, burst, arrival, now);
+            self.columns = Some(columns);
+        }
+    }
+
+    fn process_in(
+        &mut self,
+        c: &mut Columns,
+        lane: usize,
         mut burst: Burst<Q::Frame>,
         arrival: Arrival,
         now: Tick,
@@ -110,21 +142,27 @@ impl<Q: PortQueue> Worker<Q> {
         for frame in &burst {
             prefetch(frame.bytes());
         }
-        let mut looks = ArrayVec::<Look, BURST>::new();
-        for frame in &mut burst {
-            looks.push(self.look(lane, frame, arrival));
+        for (i, frame) in burst.iter_mut().enumerate() {
+            c.looks[i] = self.look(&mut c.flows[i], lane, frame, arrival);
+            if let Look::Flow = c.looks[i] {
+                c.hashes[i] = self.conns.hash(&c.flows[i].key);
+                self.conns.prefetch_index(c.hashes[i]);
+            }
         }
-        let mut guesses = ArrayVec::<Option<Hit>, BURST>::new();
-        for look in &looks {
-            guesses.push(match look {
-                Look::Flow { hash, .. } => self.conns.guess(*hash),
-                _ => None,
-            });
+        for i in 0..burst.len() {
+            if let Look::Flow = c.looks[i] {
+                c.guesses[i] = self.conns.guess(c.hashes[i]);
+            }
         }
-        for ((frame, look), guess) in burst.into_iter().zip(looks).zip(guesses) {
-            match look {
-                Look::Flow { flow, hash } => {
-                    self.conclude(lane, frame, &flow, hash, guess, arrival, now);
+        for (i, frame) in burst.into_iter().enumerate() {
+            match c.looks[i] {
+                Look::Flow => {
+                    let flow = &c.flows[i];
+                    let hit = match c.guesses[i] {
+                        Some(hit) if self.conns.is(hit, &flow.key) => Some(hit),
+                        _ => self.conns.lookup(c.hashes[i], &flow.key),
+                    };
+                    self.conclude(lane, frame, flow, hit, arrival, now);
                 }
                 Look::Drop(reason) => self.counters.dropped(reason),
                 Look::Kernel(class) => self.punt(lane, frame, class, now),
@@ -134,33 +172,35 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// Stage one: everything that the frame alone can tell.
-    #[inline]
-    fn look(&mut self, lane: usize, frame: &mut Q::Frame, arrival: Arrival) -> Look {
+    #[inline(always)]
+    fn look(
+        &mut self,
+        flow: &mut Flow,
+        lane: usize,
+        frame: &mut Q::Frame,
+        arrival: Arrival,
+    ) -> Look {
         let port = &self.lanes[lane].port;
         let offload = frame.rx_checksum();
         if offload.l3_bad {
             return Look::Drop(DropReason::BadIpChecksum);
         }
-        let parsed = match packet::parse(frame.bytes(), offload.l3_good) {
-            Ok(parsed) => parsed,
+        let kind = match packet::parse_into(flow, frame.bytes(), offload.l3_good) {
+            Ok(kind) => kind,
             Err(reason) => return Look::Drop(reason),
         };
         let dst = eth::dst(frame.bytes());
-        if dst != port.mac && !dst.is_group() {
-            return Look::Drop(DropReason::NotOurMac);
+        if dst != port.mac {
+            return match dst.is_group() {
+                true => Look::Kernel(punt_class(frame.bytes())),
+                false => Look::Drop(DropReason::NotOurMac),
+            };
         }
-        let flow = match parsed {
-            Parsed::Flow(flow) if !dst.is_group() => flow,
-            Parsed::Fragment { dst: ip, .. } => {
-                let used = self.snapshot.address_use(Ipv4Addr::from(ip));
-                return if used.vip || used.local {
-                    Look::Drop(DropReason::Fragment)
-                } else {
-                    Look::Kernel(punt_class(frame.bytes()))
-                };
-            }
-            Parsed::Flow(_) | Parsed::Other => return Look::Kernel(punt_class(frame.bytes())),
-        };
+        match kind {
+            Kind::Flow => {}
+            Kind::Fragment => return self.look_at_fragment(frame),
+            Kind::Other => return Look::Kernel(punt_class(frame.bytes())),
+        }
         if offload.l4_bad {
             return Look::Drop(DropReason::BadL4Checksum);
         }
@@ -172,14 +212,22 @@ impl<Q: PortQueue> Worker<Q> {
             }
         }
         if arrival == Arrival::Wire && port.alignment == Alignment::Unaligned {
-            let owner = self.owner(&flow);
+            let owner = self.owner(flow);
             if owner != self.steer.me() {
                 return Look::Away(owner);
             }
         }
-        let hash = self.conns.hash(&flow.key);
-        self.conns.prefetch_index(hash);
-        Look::Flow { flow, hash }
+        Look::Flow
+    }
+
+    #[cold]
+    fn look_at_fragment(&self, frame: &Q::Frame) -> Look {
+        let dst = be32(frame.bytes(), ipv4::DST_AT);
+        let used = self.snapshot.address_use(Ipv4Addr::from(dst));
+        match used.vip || used.local {
+            true => Look::Drop(DropReason::Fragment),
+            false => Look::Kernel(punt_class(frame.bytes())),
+        }
     }
 
     #[inline]
@@ -190,21 +238,15 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Stage three: the connection, old or new, and the packet on its way.
     #[inline]
-    #[allow(clippy::too_many_arguments)] // the burst's columns, side by side
     fn conclude(
         &mut self,
         lane: usize,
         mut frame: Q::Frame,
         flow: &Flow,
-        hash: u64,
-        guess: Option<Hit>,
+        hit: Option<Hit>,
         arrival: Arrival,
         now: Tick,
     ) {
-        let hit = match guess {
-            Some(hit) if self.conns.is(hit, &flow.key) => Some(hit),
-            _ => self.conns.lookup(hash, &flow.key),
-        };
         let hit = match hit {
             Some(hit) if !self.is_reuse(hit, flow) => hit,
             other => {
@@ -237,7 +279,7 @@ impl<Q: PortQueue> Worker<Q> {
         self.track(hit, flow, now);
         fullnat::rewrite(frame.bytes_mut(), flow, self.conns.get(hit.id), hit.dir);
         match self.next_hop(hit) {
-            Ok(Next::Known(id)) => self.output(id, frame),
+            Ok(Next::Known(port, mac)) => self.output(port, mac, frame),
             Ok(Next::Ask(hop)) => self.park(hop, frame, now),
             Err(reason) => self.counters.dropped(reason),
         }
@@ -291,23 +333,28 @@ impl<Q: PortQueue> Worker<Q> {
     fn next_hop(&mut self, hit: Hit) -> Result<Next, DropReason> {
         let epoch = self.fib.epoch;
         let conn = self.conns.get(hit.id);
-        let (known, fresh, towards) = match hit.dir {
-            Direction::Inbound => match self.server_hops.get(conn.server_id().0 as usize) {
-                Some(s) => (s.hop, s.epoch == epoch, conn.server()),
-                None => (NeighbourId::NONE, false, conn.server()),
-            },
-            Direction::Outbound => (conn.client_hop, conn.route_epoch == epoch, conn.client()),
+        let (known, fresh) = match hit.dir {
+            Direction::Inbound => {
+                let server = self.server_hops.get(conn.server_id().0 as usize);
+                server.map_or((NeighbourId::NONE, false), |s| (s.hop, s.epoch == epoch))
+            }
+            Direction::Outbound => (conn.client_hop, conn.route_epoch == epoch),
         };
-        if fresh && self.neighbours.get(known).is_some() {
-            return Ok(Next::Known(known));
+        if fresh && let Some((port, mac)) = self.neighbours.get(known) {
+            return Ok(Next::Known(port, mac));
         }
-        self.find_hop(hit, *towards.ip())
+        self.find_hop(hit)
     }
 
     /// Looks the next hop up, and keeps it where the next packet looks first.
     #[cold]
-    fn find_hop(&mut self, hit: Hit, towards: Ipv4Addr) -> Result<Next, DropReason> {
-        let hop = self.fib.lookup(towards).ok_or(DropReason::NoRoute)?;
+    fn find_hop(&mut self, hit: Hit) -> Result<Next, DropReason> {
+        let conn = self.conns.get(hit.id);
+        let towards = match hit.dir {
+            Direction::Inbound => conn.server(),
+            Direction::Outbound => conn.client(),
+        };
+        let hop = self.fib.lookup(*towards.ip()).ok_or(DropReason::NoRoute)?;
         let Some(id) = self.neighbours.find(hop) else {
             return Ok(Next::Ask(hop));
         };
@@ -324,18 +371,14 @@ impl<Q: PortQueue> Worker<Q> {
                 (conn.client_hop, conn.route_epoch) = (id, epoch);
             }
         }
-        Ok(if self.neighbours.get(id).is_some() {
-            Next::Known(id)
-        } else {
-            Next::Ask(hop)
+        Ok(match self.neighbours.get(id) {
+            Some((port, mac)) => Next::Known(port, mac),
+            None => Next::Ask(hop),
         })
     }
 
     #[inline]
-    fn output(&mut self, to: NeighbourId, mut frame: Q::Frame) {
-        let Some((port, mac)) = self.neighbours.get(to) else {
-            return self.counters.dropped(DropReason::NeighbourUnresolved);
-        };
+    fn output(&mut self, port: PortId, mac: Mac, mut frame: Q::Frame) {
         let lane = usize::from(port.0);
         let port = &self.lanes[lane].port;
         let bytes = frame.bytes_mut();

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use rtrb::{Consumer, Producer};
 
 use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
-use crate::conn::ConnTable;
+use crate::conn::{ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
 use crate::io::{BURST, Burst, Frame, PortQueue};
 use crate::lip::{LocalPorts, UselessKey};
 use crate::packet::eth;
-use crate::pipeline::{Arrival, server_gone};
+use crate::pipeline::{Arrival, Columns, server_gone};
 use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking};
 use crate::sched::Cursor;
 use crate::service::Snapshot;
@@ -70,6 +70,8 @@ pub struct Setup<Q: PortQueue> {
     pub counters: Arc<WorkerCounters>,
     /// Connections that fit the table.
     pub max_connections: u32,
+    /// What pages the table may lie on.
+    pub pages: Pages,
     /// Key of the table's hash, random at each start.
     pub secret: [u64; 4],
     /// The first snapshot.
@@ -139,6 +141,8 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) parking: Parking<Q::Frame>,
     pub(crate) punt: crate::pipeline::PuntPolicers,
     pub(crate) answers: Policer,
+    /// Always there between bursts.
+    pub(crate) columns: Option<Box<Columns>>,
     commands: Consumer<Command>,
     pub(crate) events: Producer<Event>,
     stopped: bool,
@@ -165,12 +169,12 @@ impl<Q: PortQueue> Worker<Q> {
             return Err(SetupError::Counters { counters, ports });
         }
         let connections = setup.max_connections;
-        let conns = ConnTable::new(connections, setup.secret, setup.now).map_err(|source| {
-            SetupError::Memory {
+        let conns = ConnTable::new(connections, setup.pages, setup.secret, setup.now).map_err(
+            |source| SetupError::Memory {
                 connections,
                 source,
-            }
-        })?;
+            },
+        )?;
         let local_ports = LocalPorts::new(&steer, setup.secret[0])?;
         let lane = |port| Lane {
             port,
@@ -193,6 +197,7 @@ impl<Q: PortQueue> Worker<Q> {
             parking: Parking::default(),
             punt: crate::pipeline::PuntPolicers::new(setup.now),
             answers: Policer::new(ANSWERS_A_SECOND, setup.now),
+            columns: Some(Box::default()),
             commands,
             events,
             stopped: false,

@@ -8,29 +8,14 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 
-use weir_dataplane::conn::state::Timeouts;
-use weir_dataplane::service::ServiceKey;
-
 use super::defaults::{self, BYTES_PER_CONNECTION, MAX_PORTS};
+use super::draft::Draft;
 use super::machine::{PortDraft, WorkersDraft};
-use super::reader::{At, Problems, grouped, listed};
+use super::places::places;
+use super::reader::{At, Problems};
 use super::scalars::show_size;
 use super::services::{ServerDraft, ServiceDraft};
-use super::types::{
-    Addresses, Cidr, Config, Log, Port, RealServer, Service, Unplaced, VipOwner, Workers,
-    longest_network,
-};
-
-/// A whole file as written.
-#[derive(Debug)]
-pub(super) struct Draft<'t> {
-    pub(super) workers: WorkersDraft<'t>,
-    pub(super) ports: Vec<PortDraft<'t>>,
-    pub(super) services: Vec<ServiceDraft<'t>>,
-    pub(super) timeouts: Timeouts,
-    pub(super) addresses: Addresses,
-    pub(super) log: Log,
-}
+use super::words::{grouped, listed};
 
 /// Adds everything that is wrong between the tables of `draft`.
 pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
@@ -86,12 +71,6 @@ impl<K: Hash + Eq> Seen<K> {
 }
 
 fn ports(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
-    if ports.is_empty() {
-        p.add(
-            0,
-            "no [[port]]; add one for each network card, with a name and a device",
-        );
-    }
     if let Some(port) = ports.get(MAX_PORTS) {
         let why = format!("{} ports; at most {MAX_PORTS} are possible", ports.len());
         port.section.problem(p, port.section.at, &why);
@@ -99,11 +78,11 @@ fn ports(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
     let (mut names, mut devices, mut addresses) = (Seen::new(), Seen::new(), Seen::new());
     for port in ports {
         let section = &port.section;
-        if let Some(name) = &port.name {
-            if let Some(line) = names.again(p, name.value.as_str(), name.at) {
-                let why = format!("the name of another port (line {line}); give each its own");
-                section.refuse(p, "name", &why);
-            }
+        if let Some(name) = &port.name
+            && let Some(line) = names.again(p, name.value.as_str(), name.at)
+        {
+            let why = format!("the name of another port (line {line}); give each its own");
+            section.refuse(p, "name", &why);
         }
         if let Some(device) = &port.device {
             if let Some(line) = devices.again(p, device.value.name(), device.at) {
@@ -145,26 +124,27 @@ fn services(p: &mut Problems<'_>, draft: &Draft<'_>) {
         .collect();
     for service in &draft.services {
         let section = &service.section;
-        if let Some(name) = &service.name {
-            if let Some(line) = names.again(p, name.value.as_str(), name.at) {
-                let why = format!("the name of another service (line {line}); give each its own");
-                section.refuse(p, "name", &why);
-            }
+        if let Some(name) = &service.name
+            && let Some(line) = names.again(p, name.value.as_str(), name.at)
+        {
+            let why = format!("the name of another service (line {line}); give each its own");
+            section.refuse(p, "name", &why);
         }
-        if let (Some(address), Some(protocol)) = (&service.address, &service.protocol) {
-            if let Some(line) = keys.again(p, (protocol.value, address.value), address.at) {
-                let why = format!(
-                    "another service has this {} address (line {line}); join the two",
-                    protocol.value
-                );
-                section.refuse(p, "address", &why);
-            }
+        if let (Some(address), Some(protocol)) = (&service.address, &service.protocol)
+            && let Some(line) = keys.again(p, (protocol.value, address.value), address.at)
+        {
+            let why = format!(
+                "another service has this {} address (line {line}); join the two",
+                protocol.value
+            );
+            section.refuse(p, "address", &why);
         }
-        if let Some(port) = &service.port {
-            if ports.len() == draft.ports.len() && !ports.contains(&port.value.as_str()) {
-                let why = format!("no such port; use one of {}", listed(ports.iter().copied()));
-                section.refuse(p, "port", &why);
-            }
+        if let Some(port) = &service.port
+            && ports.len() == draft.ports.len()
+            && !ports.contains(&port.value.as_str())
+        {
+            let why = format!("no such port; use one of {}", listed(ports.iter().copied()));
+            section.refuse(p, "port", &why);
         }
         servers(p, service);
     }
@@ -174,14 +154,14 @@ fn servers(p: &mut Problems<'_>, service: &ServiceDraft<'_>) {
     let (mut names, mut addresses) = (Seen::new(), Seen::new());
     for server in &service.servers {
         let section = &server.section;
-        if let Some(name) = &server.name {
-            if let Some(line) = names.again(p, name.value.as_str(), name.at) {
-                let why = format!(
-                    "the name of another real server of this service (line {line}); give each \
-                     its own"
-                );
-                section.refuse(p, "name", &why);
-            }
+        if let Some(name) = &server.name
+            && let Some(line) = names.again(p, name.value.as_str(), name.at)
+        {
+            let why = format!(
+                "the name of another real server of this service (line {line}); give each its \
+                 own"
+            );
+            section.refuse(p, "name", &why);
         }
         let Some(address) = &server.address else {
             continue;
@@ -272,10 +252,10 @@ impl<'d> Claims<'d> {
 /// An address has one meaning: a port's own, virtual, local, or a real server's.
 fn conflicts(p: &mut Problems<'_>, claims: &Claims<'_>, service: &ServiceDraft<'_>) {
     let section = &service.section;
-    if let Some(vip) = &service.address {
-        if let Some(is) = claims.twin(p, *vip.value.ip()) {
-            section.refuse(p, "address", &format!("{is}; use another for the service"));
-        }
+    if let Some(vip) = &service.address
+        && let Some(is) = claims.twin(p, *vip.value.ip())
+    {
+        section.refuse(p, "address", &format!("{is}; use another for the service"));
     }
     let mut own = HashMap::new();
     for range in &service.local_addresses {
@@ -306,197 +286,5 @@ fn conflicts(p: &mut Problems<'_>, claims: &Claims<'_>, service: &ServiceDraft<'
             let why = format!("{is}; a real server is another machine, with its own address");
             section.refuse(p, "address", &why);
         }
-    }
-}
-
-/// Every address that Weir puts somewhere must have one place (DESIGN: "Who holds an address").
-fn places(p: &mut Problems<'_>, draft: &Draft<'_>) {
-    let networks: Vec<(&str, Vec<Cidr>)> = draft
-        .ports
-        .iter()
-        .map(|t| {
-            let name = t.name.as_ref().map_or("", |n| n.value.as_str());
-            (name, t.addresses.iter().map(|a| a.value).collect())
-        })
-        .collect();
-    let places = Places {
-        networks: &networks,
-        complete: draft.ports.iter().all(|t| t.networks_known),
-    };
-    let mut chosen: HashMap<Ipv4Addr, At<&str>> = HashMap::new();
-    for service in &draft.services {
-        let section = &service.section;
-        let explicit = service.port.as_ref();
-        let mut off_link = Vec::new();
-        let managed = draft.addresses.vips == VipOwner::Managed;
-        if let Some(vip) = service.address.as_ref().filter(|_| managed) {
-            let vip = *vip.value.ip();
-            match places.of(vip) {
-                Err(why) if why.unplaced != Some(Unplaced::Nowhere) && !why.excused(explicit) => {
-                    section.refuse(p, "address", &why.text);
-                }
-                Err(_) => off_link.push(vip),
-                Ok(()) => {}
-            }
-        }
-        for range in &service.local_addresses {
-            let bad = range.value.addresses().find_map(|a| {
-                let why = places.of(a).err()?;
-                if why.unplaced.is_some() {
-                    off_link.push(a);
-                }
-                (!why.excused(explicit)).then_some(why)
-            });
-            if let Some(why) = bad {
-                section.problem(p, range.at, &format!("local_addresses: {}", why.text));
-            }
-        }
-        let Some(port) = explicit else {
-            continue;
-        };
-        let elsewhere = off_link.iter().find_map(|a| {
-            let first = chosen.entry(*a).or_insert(At {
-                at: port.at,
-                value: &port.value,
-            });
-            (first.value != port.value).then_some((a, *first))
-        });
-        if let Some((address, first)) = elsewhere {
-            let why = format!(
-                "{address} goes on port {:?} by another service (line {}); name the same port",
-                first.value,
-                p.line(first.at)
-            );
-            section.refuse(p, "port", &why);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Places<'d> {
-    networks: &'d [(&'d str, Vec<Cidr>)],
-    /// Whether every port's networks are in the file; else the twins' real ones decide later.
-    complete: bool,
-}
-
-/// Why an address has no place.
-#[derive(Debug)]
-struct NoPlace {
-    text: String,
-    /// `None` when the address cannot be used at all.
-    unplaced: Option<Unplaced>,
-}
-
-impl NoPlace {
-    /// Whether the service's `port` gives it one.
-    fn excused(&self, explicit: Option<&At<String>>) -> bool {
-        self.text.is_empty() || (self.unplaced.is_some() && explicit.is_some())
-    }
-}
-
-impl Places<'_> {
-    fn of(&self, address: Ipv4Addr) -> Result<(), NoPlace> {
-        let all = || self.networks.iter().flat_map(|(_, networks)| networks);
-        let special = |n: &&Cidr| [n.network(), n.broadcast()].contains(&Some(address));
-        if let Some(network) = all().find(special) {
-            let what = match network.network() == Some(address) {
-                true => "own address",
-                false => "broadcast address",
-            };
-            let text = format!("{address} is the {what} of the network of {network}; use another");
-            return Err(NoPlace {
-                text,
-                unplaced: None,
-            });
-        }
-        let ports = self
-            .networks
-            .iter()
-            .map(|(name, networks)| (*name, networks.as_slice()));
-        let first = self.networks.first().map_or("", |(name, _)| *name);
-        let Err(unplaced) = longest_network(ports, address) else {
-            return Ok(());
-        };
-        let text = match unplaced {
-            Unplaced::Nowhere if !self.complete => String::new(),
-            Unplaced::Nowhere => {
-                let networks: Vec<String> = all().map(Cidr::to_string).collect();
-                let networks = listed(networks.iter().map(String::as_str));
-                format!(
-                    "{address} is in no port's network ({networks}); use an address of one, or \
-                     add port = {first:?} to the service"
-                )
-            }
-            Unplaced::Ambiguous => format!(
-                "{address} is in networks of two ports; add port = {first:?} to the service"
-            ),
-        };
-        Err(NoPlace {
-            text,
-            unplaced: Some(unplaced),
-        })
-    }
-}
-
-impl Draft<'_> {
-    /// The plain data. Only for a draft in which nothing was wrong.
-    pub(super) fn finish(self) -> Config {
-        let workers = self.workers;
-        Config {
-            workers: Workers {
-                cores: workers.cores,
-                memory: workers.memory.map_or(defaults::MEMORY, |m| m.value),
-                max_connections: workers
-                    .max_connections
-                    .map_or(defaults::MAX_CONNECTIONS, |m| m.value),
-                hugepages: workers.hugepages,
-                idle: workers.idle,
-            },
-            ports: self.ports.into_iter().map(finish_port).collect(),
-            services: self.services.into_iter().map(finish_service).collect(),
-            timeouts: self.timeouts,
-            addresses: self.addresses,
-            log: self.log,
-        }
-    }
-}
-
-/// A value whose absence was reported, so that no draft without it comes here.
-fn given<T>(value: Option<At<T>>) -> T {
-    value
-        .expect("a missing value was reported as a problem")
-        .value
-}
-
-fn finish_port(port: PortDraft<'_>) -> Port {
-    Port {
-        name: given(port.name),
-        device: given(port.device),
-        addresses: port.addresses.iter().map(|a| a.value).collect(),
-        mtu: port.mtu,
-        rx_checksum: port.rx_checksum,
-    }
-}
-
-fn finish_service(service: ServiceDraft<'_>) -> Service {
-    let address = given(service.address);
-    let ranges = service.local_addresses.iter();
-    let server = |s: ServerDraft<'_>| RealServer {
-        name: s.name.map(|n| n.value),
-        address: given(s.address),
-        weight: s.weight,
-    };
-    Service {
-        name: given(service.name),
-        key: ServiceKey {
-            proto: given(service.protocol),
-            vip: *address.ip(),
-            port: address.port(),
-        },
-        scheduler: service.scheduler,
-        forward: service.forward,
-        local_addresses: ranges.flat_map(|r| r.value.addresses()).collect(),
-        port: service.port.map(|t| t.value),
-        servers: service.servers.into_iter().map(server).collect(),
     }
 }

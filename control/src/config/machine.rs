@@ -166,6 +166,11 @@ pub(super) struct PortDraft<'t> {
 }
 
 pub(super) fn ports<'t>(p: &mut Problems<'_>, top: &Section<'t>) -> Vec<PortDraft<'t>> {
+    let none = "no [[port]]; add one for each network card, with a name and a device";
+    if !top.has("port") {
+        p.add(0, none);
+    }
+    top.refused_empty(p, "port", none);
     let sections = top.tables(p, "port", PORT, |n, table| named("port", n, table));
     sections
         .into_iter()

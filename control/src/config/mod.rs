@@ -2,8 +2,9 @@
 //!
 //! The way of a file, one room each: [`reader`] walks the TOML and knows where everything
 //! stands; [`scalars`] turns one written value into one typed value; [`machine`] and
-//! [`services`] read the tables; [`check`] compares tables with each other. What was wrong is
-//! collected in a [`Report`], sorted by position; a [`Config`] exists only when nothing was.
+//! [`services`] read the tables into a [`draft`]; [`check`] and [`places`] compare its tables
+//! with each other. What was wrong is collected in a [`Report`], sorted by position; a
+//! [`Config`] exists only when nothing was.
 //!
 //! Every key, with its default, is in `configs/weir.reference.toml`, which a test loads and
 //! compares with [`defaults`].
@@ -13,7 +14,9 @@
 
 mod check;
 mod defaults;
+mod draft;
 mod machine;
+mod places;
 mod reader;
 mod report;
 mod restart;
@@ -22,16 +25,16 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod types;
+mod words;
 
 use std::path::Path;
 
 use toml::de::DeTable;
 
-pub(crate) use report::{Problem, Report};
+pub(crate) use report::Report;
 pub(crate) use restart::restart_needed;
 pub(crate) use types::{
-    Addresses, Cidr, Config, Cores, Device, Idle, Log, LogFormat, Port, RealServer, RxChecksum,
-    Service, VipOwner, Workers,
+    Config, Cores, Idle, LogFormat, Port, RealServer, RxChecksum, Service, VipOwner, Workers,
 };
 
 use reader::{Key, Problems, Section};
@@ -110,7 +113,7 @@ pub(crate) fn parse(name: &str, text: &str, machine: &Machine) -> Result<Config,
     }
     let p = &mut problems;
     let top = Section::top(p, document.get_ref(), TABLES);
-    let draft = check::Draft {
+    let draft = draft::Draft {
         workers: machine::workers(p, &top, machine),
         ports: machine::ports(p, &top),
         services: services::services(p, &top),

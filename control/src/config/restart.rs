@@ -3,8 +3,8 @@
 
 use std::fmt::Debug;
 
-use super::reader::grouped;
 use super::types::{Config, Cores, Port};
+use super::words::grouped;
 
 /// Why going from `old` to `new` needs a restart: every key that does, with both values; or
 /// `None` when a reload does it.

@@ -33,7 +33,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         let how = r#"a whole number and KiB, MiB, GiB or TiB, like "1GiB""#;
         return Err(format!("not a size; write {how}"));
     };
-    let bytes = number.checked_mul(1 << shift).unwrap_or(u64::MAX);
+    let bytes = number.saturating_mul(1 << shift);
     if MEMORY_RANGE.contains(&bytes) {
         return Ok(bytes);
     }
@@ -48,8 +48,8 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 pub(super) fn show_size(bytes: u64) -> String {
     let mib = bytes.div_ceil(1 << 20);
     match mib {
-        _ if mib % (1 << 20) == 0 => format!("{}TiB", mib >> 20),
-        _ if mib % (1 << 10) == 0 => format!("{}GiB", mib >> 10),
+        _ if mib.is_multiple_of(1 << 20) => format!("{}TiB", mib >> 20),
+        _ if mib.is_multiple_of(1 << 10) => format!("{}GiB", mib >> 10),
         _ => format!("{mib}MiB"),
     }
 }

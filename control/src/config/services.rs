@@ -71,9 +71,10 @@ pub(super) fn services<'t>(p: &mut Problems<'_>, top: &Section<'t>) -> Vec<Servi
 }
 
 fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
-    let marked = section.has("fwmark"); // it stands for an address, and is refused itself
     for required in ["name", "address", "protocol"] {
-        if !section.has(required) && !(required == "address" && marked) {
+        // fwmark stands for an address, and is refused itself
+        let instead = required == "address" && section.has("fwmark");
+        if !instead && !section.has(required) {
             section.missing(p, required);
         }
     }

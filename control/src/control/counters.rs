@@ -37,13 +37,37 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
     vec![
         ("rx_packets", "Frames received from ports.", rx_packets),
         ("rx_bytes", "Bytes received from ports.", rx_bytes),
-        ("tx_packets", "Frames handed to a port's transmit queue.", tx_packets),
-        ("tx_bytes", "Bytes handed to a port's transmit queue.", tx_bytes),
+        (
+            "tx_packets",
+            "Frames handed to a port's transmit queue.",
+            tx_packets,
+        ),
+        (
+            "tx_bytes",
+            "Bytes handed to a port's transmit queue.",
+            tx_bytes,
+        ),
         ("to_kernel", "Frames passed to the kernel twins.", to_kernel),
-        ("from_kernel", "Frames taken from the kernel twins.", from_kernel),
-        ("generated", "Frames that weir made itself (resets).", generated),
-        ("handoff_out", "Frames put on another worker's ring.", handoff_out),
-        ("handoff_in", "Frames taken from other workers' rings.", handoff_in),
+        (
+            "from_kernel",
+            "Frames taken from the kernel twins.",
+            from_kernel,
+        ),
+        (
+            "generated",
+            "Frames that weir made itself (resets).",
+            generated,
+        ),
+        (
+            "handoff_out",
+            "Frames put on another worker's ring.",
+            handoff_out,
+        ),
+        (
+            "handoff_in",
+            "Frames taken from other workers' rings.",
+            handoff_in,
+        ),
         ("parked", "Frames waiting for a neighbour now.", parked),
         ("conns", "Connections standing now.", conns),
         ("conns_opened", "Connections opened.", conns_opened),
@@ -68,8 +92,16 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "Partial checksums completed (ports with rx_checksum = \"fill\").",
             checksums_filled,
         ),
-        ("idle_polls", "Turns of the loop that found nothing to do.", idle_polls),
-        ("busy_polls", "Turns of the loop that found work.", busy_polls),
+        (
+            "idle_polls",
+            "Turns of the loop that found nothing to do.",
+            idle_polls,
+        ),
+        (
+            "busy_polls",
+            "Turns of the loop that found work.",
+            busy_polls,
+        ),
     ]
 }
 
@@ -89,7 +121,10 @@ fn worker_counters(workers: &[WorkerLink]) -> Vec<Counter> {
     for worker in workers {
         let cells = cells(worker.counters());
         if sums.is_empty() {
-            sums = cells.iter().map(|(name, help, _)| counter(name, help)).collect();
+            sums = cells
+                .iter()
+                .map(|(name, help, _)| counter(name, help))
+                .collect();
         }
         for (sum, (_, _, cell)) in sums.iter_mut().zip(cells) {
             add(sum, cell.get());
@@ -130,7 +165,11 @@ fn twin_counters(thread: &TwinThreadCounters) -> Vec<TwinCounters> {
     };
     let twin = |twin: &net::TwinCounters| {
         let frames = [
-            ("to_kernel_frames", "Frames that the kernel took.", &twin.to_kernel_frames),
+            (
+                "to_kernel_frames",
+                "Frames that the kernel took.",
+                &twin.to_kernel_frames,
+            ),
             ("to_kernel_bytes", "Their bytes.", &twin.to_kernel_bytes),
             (
                 "from_kernel_frames",
@@ -140,9 +179,8 @@ fn twin_counters(thread: &TwinThreadCounters) -> Vec<TwinCounters> {
             ("from_kernel_bytes", "Their bytes.", &twin.from_kernel_bytes),
         ];
         let frames = frames.map(|(name, help, cell)| one(name, help, cell.get()));
-        let drops = TwinDrop::ALL.map(|reason| {
-            one(reason.name(), drop_help(reason), twin.dropped(reason))
-        });
+        let drops =
+            TwinDrop::ALL.map(|reason| one(reason.name(), drop_help(reason), twin.dropped(reason)));
         TwinCounters {
             port: twin.name.clone(),
             counters: frames.into_iter().chain(drops).collect(),

@@ -66,7 +66,9 @@ impl Port {
                 tracing::info!(port = self.name, "link {word}");
                 self.carrier = up;
             }
-            Err(error) => tracing::warn!(port = self.name, "cannot set the twin's carrier: {error}"),
+            Err(error) => {
+                tracing::warn!(port = self.name, "cannot set the twin's carrier: {error}")
+            }
         }
     }
 

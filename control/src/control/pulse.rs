@@ -24,5 +24,8 @@ impl Pulse {
 
 fn turns(worker: &WorkerLink) -> u64 {
     let counters = worker.counters();
-    counters.idle_polls.get().wrapping_add(counters.busy_polls.get())
+    counters
+        .idle_polls
+        .get()
+        .wrapping_add(counters.busy_polls.get())
 }

@@ -85,7 +85,8 @@ impl Control {
         for line in lines(&changes) {
             tracing::debug!("reload: {line}");
         }
-        self.services.follow(&self.model, Some(&changes), &self.links);
+        self.services
+            .follow(&self.model, Some(&changes), &self.links);
         if let Some(job) = &mut self.reload.job {
             job.changes = Some(changes);
         }
@@ -95,7 +96,8 @@ impl Control {
     /// The kernel did not take some addresses.
     pub(super) fn reload_problems(&mut self, problems: &[AddressProblem]) {
         if let Some(job) = &mut self.reload.job {
-            job.warnings.extend(problems.iter().map(AddressProblem::to_string));
+            job.warnings
+                .extend(problems.iter().map(AddressProblem::to_string));
         }
     }
 
@@ -114,7 +116,10 @@ impl Control {
 
     fn reload_over(&mut self, outcome: Result<Reloaded, Problem>) {
         systemd::ready();
-        if let Some(Job { back: Some(back), .. }) = self.reload.job.take() {
+        if let Some(Job {
+            back: Some(back), ..
+        }) = self.reload.job.take()
+        {
             let _ = back.send(outcome); // who asked may have gone
         }
         self.reload_once_more();

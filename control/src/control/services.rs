@@ -33,7 +33,8 @@ impl ServiceBook {
         self.names.clear();
         for service in model.services() {
             let servers = service.servers.iter();
-            self.names.extend(servers.map(|s| (s.id, Arc::clone(&service.name))));
+            self.names
+                .extend(servers.map(|s| (s.id, Arc::clone(&service.name))));
         }
         let servers = changes.iter().flat_map(|changes| &changes.servers);
         for server in servers.filter(|server| server.what == What::Added) {
@@ -100,7 +101,9 @@ impl ServiceBook {
 /// What the cells of `server` say, over all workers.
 pub(super) fn counted(server: ServerId, workers: &[WorkerLink]) -> Traffic {
     let mut sum = Traffic::default();
-    let cells = workers.iter().filter_map(|w| w.counters().servers.get(server));
+    let cells = workers
+        .iter()
+        .filter_map(|w| w.counters().servers.get(server));
     for cells in cells {
         let ServerCounters {
             conns,

@@ -12,6 +12,15 @@ pub(super) struct Ids {
 }
 
 impl Ids {
+    /// As after `n` things that all still live.
+    #[cfg(test)]
+    pub(super) fn after(n: u32) -> Ids {
+        Ids {
+            next: n,
+            free: BTreeSet::new(),
+        }
+    }
+
     pub(super) fn take(&mut self) -> u32 {
         self.free.pop_first().unwrap_or_else(|| {
             self.next += 1;

@@ -18,24 +18,25 @@
 #![forbid(unsafe_code)]
 
 mod changes;
+mod entry;
 mod ids;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use weir_dataplane::conn::state::Timeouts;
-use weir_dataplane::forward::ForwardMode;
-use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::{self, ServiceKey};
 use weir_dataplane::{ServerId, ServiceId};
 
-use crate::config::{self, Config, RealServer, VipOwner};
+use crate::config::{self, Config, VipOwner};
 use crate::publish::Publisher;
 
 pub(crate) use changes::{Changes, ServerChange, ServiceChange, What};
+pub(crate) use entry::ServiceEntry;
+use entry::{Edit, Local};
 use ids::Ids;
 
 /// All services with their servers.
@@ -47,59 +48,6 @@ pub(crate) struct Model {
     timeouts: Timeouts,
     vips: VipOwner,
     publisher: Publisher,
-}
-
-/// A virtual service, standing or removed with connections left.
-#[derive(Debug)]
-pub(crate) struct ServiceEntry {
-    /// Its number, stable for the key.
-    pub(crate) id: ServiceId,
-    /// What clients address.
-    pub(crate) key: ServiceKey,
-    /// The operator's name for it.
-    pub(crate) name: Arc<str>,
-    /// How a server is chosen.
-    pub(crate) scheduler: SchedulerKind,
-    /// How packets reach the servers.
-    pub(crate) forward: ForwardMode,
-    /// FULL-NAT's local addresses, in configuration order.
-    pub(crate) local_addresses: Vec<Ipv4Addr>,
-    /// The port named for addresses that no network places.
-    pub(crate) port: Option<String>,
-    /// Whether it was removed and waits for its last connection.
-    pub(crate) removed: bool,
-    /// Its real servers: those that stand in configuration order, then the removed ones.
-    pub(crate) servers: Vec<ServerEntry>,
-    /// The port named for the VIP, where no network places it.
-    vip_port: Option<String>,
-    /// Local addresses in use or given up.
-    locals: BTreeMap<Ipv4Addr, Local>,
-    /// As workers see it; `None` after an edit.
-    published: Option<Arc<service::Service>>,
-}
-
-/// A real server of one service, standing or removed with connections left.
-#[derive(Debug)]
-pub(crate) struct ServerEntry {
-    /// Its number, stable for the service's key and the address.
-    pub(crate) id: ServerId,
-    /// The operator's name for it.
-    pub(crate) name: Option<String>,
-    /// Its address and port.
-    pub(crate) address: SocketAddrV4,
-    /// Its share of new connections, while it stands.
-    pub(crate) weight: u16,
-    /// For a removed one, the first generation of snapshots in which no connection finds it.
-    pub(crate) removed_in: Option<u64>,
-}
-
-/// A local address of a service.
-#[derive(Debug)]
-struct Local {
-    /// The port named for it, where no network places it.
-    port: Option<String>,
-    /// As [`ServerEntry::removed_in`].
-    removed_in: Option<u64>,
 }
 
 /// Why an address should be on one of this machine's interfaces.
@@ -213,9 +161,9 @@ impl Model {
     /// Forgets what was removed and has no connections left; whether there was any, so that a
     /// new snapshot and fewer addresses are due.
     ///
-    /// `oldest_in_use` is the oldest generation that any worker may still look at
-    /// ([`InUse::oldest`](crate::publish::InUse::oldest)): with an older one it could yet open
-    /// a connection. `standing` gives the connections of a server, all workers together, as
+    /// `oldest_in_use` is the oldest generation of snapshots that any worker may still look at,
+    /// those that wait on its ring included: with one in which a removed server still stood, it
+    /// could yet open a connection. `standing` gives the connections of a server, all workers together, as
     /// counted after that was known.
     pub(crate) fn reap(&mut self, oldest_in_use: u64, standing: impl Fn(ServerId) -> u64) -> bool {
         let out_of_reach = |removed_in: Option<u64>| removed_in.is_some_and(|g| g <= oldest_in_use);
@@ -306,267 +254,4 @@ impl Model {
     pub(crate) fn snapshot(&mut self) -> Arc<service::Snapshot> {
         self.publisher.publish(self.timeouts, &mut self.services)
     }
-}
-
-/// One edit under way.
-struct Edit<'m> {
-    changes: Changes,
-    /// The first generation that will show it.
-    generation: u64,
-    publisher: &'m mut Publisher,
-}
-
-impl Edit<'_> {
-    fn service(&mut self, entry: &ServiceEntry, what: What) {
-        self.changes.services.push(ServiceChange {
-            id: entry.id,
-            name: entry.name.clone(),
-            key: entry.key,
-            what,
-        });
-    }
-
-    fn server(&mut self, service: &Arc<str>, server: &ServerEntry, what: What) {
-        self.changes.servers.push(ServerChange {
-            id: server.id,
-            service: service.clone(),
-            address: server.address,
-            what,
-        });
-    }
-}
-
-impl ServiceEntry {
-    /// A service as yet without servers and addresses, which [`ServiceEntry::update`] gives it.
-    fn new(id: ServiceId, config: &config::Service) -> ServiceEntry {
-        ServiceEntry {
-            id,
-            key: config.key,
-            name: config.name.as_str().into(),
-            scheduler: config.scheduler,
-            forward: config.forward,
-            local_addresses: Vec::new(),
-            port: None,
-            removed: true,
-            servers: Vec::new(),
-            vip_port: None,
-            locals: BTreeMap::new(),
-            published: None,
-        }
-    }
-
-    fn remove(&mut self, edit: &mut Edit<'_>) {
-        if self.removed {
-            return;
-        }
-        self.removed = true;
-        self.published = None;
-        edit.service(self, What::Removed);
-        for server in self.servers.iter_mut().filter(|s| s.removed_in.is_none()) {
-            server.removed_in = Some(edit.generation);
-            edit.server(&self.name, server, What::Removed);
-        }
-        for local in self.locals.values_mut() {
-            local.removed_in.get_or_insert(edit.generation);
-        }
-    }
-
-    /// Makes the service what `config` says; `place` gives the port named for an address.
-    fn update(
-        &mut self,
-        config: &config::Service,
-        place: impl Fn(Ipv4Addr) -> Option<String>,
-        ids: &mut Ids,
-        edit: &mut Edit<'_>,
-    ) {
-        let keys = self.differences(config);
-        let changes_before = edit.changes.len();
-        let forward_changed = self.forward != config.forward;
-        self.name = config.name.as_str().into();
-        self.scheduler = config.scheduler;
-        self.forward = config.forward;
-        self.local_addresses.clone_from(&config.local_addresses);
-        self.port.clone_from(&config.port);
-        self.vip_port = place(self.key.vip);
-        if self.removed {
-            self.removed = false;
-            edit.service(self, What::Added);
-        } else if !keys.is_empty() {
-            edit.service(self, What::Changed(keys));
-        }
-        for local in self.locals.values_mut() {
-            local.removed_in.get_or_insert(edit.generation);
-        }
-        for &addr in &config.local_addresses {
-            let local = Local {
-                port: place(addr),
-                removed_in: None,
-            };
-            self.locals.insert(addr, local);
-        }
-        self.update_servers(&config.servers, ids, edit);
-        if forward_changed {
-            for server in &self.servers {
-                edit.publisher.put_server(self.record(server));
-            }
-        }
-        if edit.changes.len() > changes_before {
-            self.published = None;
-        }
-    }
-
-    /// The keys in which the service itself changes.
-    fn differences(&self, config: &config::Service) -> Vec<String> {
-        let mut keys = Vec::new();
-        if *self.name != *config.name {
-            keys.push(format!("name {:?} to {:?}", self.name, config.name));
-        }
-        if self.scheduler != config.scheduler {
-            let (old, new) = (self.scheduler.name(), config.scheduler.name());
-            keys.push(format!("scheduler {old} to {new}"));
-        }
-        if self.forward != config.forward {
-            let (old, new) = (self.forward.name(), config.forward.name());
-            keys.push(format!("forward {old} to {new}"));
-        }
-        if self.local_addresses != config.local_addresses {
-            let added = only_in(&config.local_addresses, &self.local_addresses);
-            let removed = only_in(&self.local_addresses, &config.local_addresses);
-            keys.push(format!(
-                "local_addresses ({added} added, {removed} removed)"
-            ));
-        }
-        if self.port != config.port {
-            let (old, new) = (or_none(&self.port), or_none(&config.port));
-            keys.push(format!("port {old} to {new}"));
-        }
-        // Schedulers go through servers in their order, so that it is a change too.
-        let wanted: HashSet<_> = config.servers.iter().map(|s| s.address).collect();
-        let standing = self.servers.iter().filter(|s| s.removed_in.is_none());
-        let kept: Vec<_> = standing
-            .map(|s| s.address)
-            .filter(|a| wanted.contains(a))
-            .collect();
-        let known: HashSet<_> = kept.iter().copied().collect();
-        let order = config
-            .servers
-            .iter()
-            .map(|s| s.address)
-            .filter(|a| known.contains(a));
-        if !order.eq(kept) {
-            keys.push("order of real servers".to_owned());
-        }
-        keys
-    }
-
-    fn update_servers(&mut self, wanted: &[RealServer], ids: &mut Ids, edit: &mut Edit<'_>) {
-        let mut order: Vec<SocketAddrV4> = self.servers.iter().map(|s| s.address).collect();
-        let before = std::mem::take(&mut self.servers);
-        let mut known: HashMap<_, _> = before.into_iter().map(|s| (s.address, s)).collect();
-        for config in wanted {
-            let server = match known.remove(&config.address) {
-                Some(mut server) => {
-                    let what = server.update(config);
-                    if let Some(what) = what {
-                        edit.server(&self.name, &server, what);
-                    }
-                    server
-                }
-                None => {
-                    let server = ServerEntry::new(ServerId(ids.take()), config);
-                    edit.publisher.put_server(self.record(&server));
-                    edit.server(&self.name, &server, What::Added);
-                    server
-                }
-            };
-            self.servers.push(server);
-        }
-        order.retain(|address| known.contains_key(address));
-        for mut server in order.iter().filter_map(|address| known.remove(address)) {
-            if server.removed_in.is_none() {
-                server.removed_in = Some(edit.generation);
-                edit.server(&self.name, &server, What::Removed);
-            }
-            self.servers.push(server);
-        }
-    }
-
-    /// The server as workers know it.
-    fn record(&self, server: &ServerEntry) -> service::Server {
-        service::Server {
-            id: server.id,
-            service: self.id,
-            address: server.address,
-            forward: self.forward,
-        }
-    }
-
-    /// Local addresses that the service gave up and connections may still have.
-    pub(crate) fn given_up_locals(&self) -> impl Iterator<Item = Ipv4Addr> {
-        let given_up = self.locals.iter().filter(|(_, l)| l.removed_in.is_some());
-        given_up.map(|(addr, _)| *addr)
-    }
-
-    /// The service as workers see it, made when it has changed.
-    pub(crate) fn published(&mut self) -> Arc<service::Service> {
-        let standing = self.servers.iter().filter(|s| s.removed_in.is_none());
-        let candidate = |s: &ServerEntry| service::Candidate {
-            id: s.id,
-            weight: s.weight.into(),
-        };
-        let make = || {
-            Arc::new(service::Service {
-                id: self.id,
-                name: self.name.clone(),
-                key: self.key,
-                scheduler: self.scheduler,
-                servers: standing.map(candidate).collect(),
-                local_addresses: self.local_addresses.clone(),
-            })
-        };
-        self.published.get_or_insert_with(make).clone()
-    }
-}
-
-impl ServerEntry {
-    fn new(id: ServerId, config: &RealServer) -> ServerEntry {
-        ServerEntry {
-            id,
-            name: config.name.clone(),
-            address: config.address,
-            weight: config.weight,
-            removed_in: None,
-        }
-    }
-
-    fn update(&mut self, config: &RealServer) -> Option<What> {
-        let mut keys = Vec::new();
-        if self.weight != config.weight {
-            keys.push(format!("weight {} to {}", self.weight, config.weight));
-        }
-        if self.name != config.name {
-            let show = |name: &Option<String>| name.as_deref().unwrap_or("none").to_owned();
-            keys.push(format!(
-                "name {} to {}",
-                show(&self.name),
-                show(&config.name)
-            ));
-        }
-        self.weight = config.weight;
-        self.name.clone_from(&config.name);
-        if self.removed_in.take().is_some() {
-            return Some(What::Added);
-        }
-        (!keys.is_empty()).then_some(What::Changed(keys))
-    }
-}
-
-fn or_none(name: &Option<String>) -> &str {
-    name.as_deref().unwrap_or("none")
-}
-
-/// How many of `these` are not in `those`.
-fn only_in(these: &[Ipv4Addr], those: &[Ipv4Addr]) -> usize {
-    let those: HashSet<&Ipv4Addr> = those.iter().collect();
-    these.iter().filter(|a| !those.contains(a)).count()
 }

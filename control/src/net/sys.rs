@@ -86,18 +86,16 @@ impl Tap {
     pub(crate) fn set_persistent(&self, on: bool) -> io::Result<()> {
         let on = usize::from(on);
         // SAFETY: TUNSETPERSIST takes a truth value by value.
-        Ok(unsafe { ioctl(&self.fd, IntegerSetter::<TUNSETPERSIST>::new_usize(on))? })
+        unsafe { ioctl(&self.fd, IntegerSetter::<TUNSETPERSIST>::new_usize(on))? };
+        Ok(())
     }
 
     /// Shows the cable of the interface plugged in, or not.
     pub(crate) fn set_carrier(&self, up: bool) -> io::Result<()> {
+        let up = c_int::from(up);
         // SAFETY: TUNSETCARRIER reads one int, which lives until the call has returned.
-        Ok(unsafe {
-            ioctl(
-                &self.fd,
-                Setter::<TUNSETCARRIER, c_int>::new(c_int::from(up)),
-            )?
-        })
+        unsafe { ioctl(&self.fd, Setter::<TUNSETCARRIER, c_int>::new(up))? };
+        Ok(())
     }
 
     /// Takes a frame that the kernel sent; `WouldBlock` when there is none.
@@ -170,7 +168,8 @@ impl Interfaces {
     fn set<const OPCODE: Opcode>(&self, name: &str, value: &[u8]) -> io::Result<()> {
         let req = IfReq::new(name, value)?;
         // SAFETY: all opcodes that this private function is called with read one ifreq.
-        Ok(unsafe { ioctl(&self.socket, Setter::<OPCODE, IfReq>::new(req))? })
+        unsafe { ioctl(&self.socket, Setter::<OPCODE, IfReq>::new(req))? };
+        Ok(())
     }
 }
 

@@ -30,8 +30,8 @@ impl Clock {
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         let now = clock_gettime(ClockId::MonotonicCoarse);
-        let nanos = (now.tv_sec - self.base.tv_sec) * 1_000_000_000 + now.tv_nsec
-            - self.base.tv_nsec;
+        let nanos =
+            (now.tv_sec - self.base.tv_sec) * 1_000_000_000 + now.tv_nsec - self.base.tv_nsec;
         Moment(Duration::from_nanos(nanos.max(0) as u64))
     }
 }

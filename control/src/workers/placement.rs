@@ -48,7 +48,9 @@ pub(super) fn place_on(
         config::Idle::Auto if have_their_own(&cpus, isolated) => Idle::Spin,
         config::Idle::Auto => Idle::Sleep,
     };
-    cpus.into_iter().map(|cpu| Placement { cpu, idle }).collect()
+    cpus.into_iter()
+        .map(|cpu| Placement { cpu, idle })
+        .collect()
 }
 
 /// Whether every worker has an isolated CPU to itself.

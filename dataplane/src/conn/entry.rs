@@ -31,7 +31,7 @@ pub struct Conn {
     pub(super) ports: [u32; 2],
     /// Server id in the low 24 bits, forwarding mode above.
     server_mode: u32,
-    state: u8,
+    state: State,
     /// IP protocol number; 0 marks a free entry.
     pub(super) proto: u8,
     pub(super) flags: u16,
@@ -108,7 +108,7 @@ impl Conn {
             addrs: [inb.addrs, out.addrs],
             ports: [inb.ports, out.ports],
             server_mode: c.server_id.0 | (c.mode as u32) << 24,
-            state: State::None as u8,
+            state: State::None,
             proto: c.proto as u8,
             flags: 0,
             deadline: now,
@@ -145,15 +145,12 @@ impl Conn {
     #[inline]
     #[must_use]
     pub fn state(&self) -> State {
-        State::ALL
-            .get(usize::from(self.state))
-            .copied()
-            .unwrap_or_default()
+        self.state
     }
 
     #[inline]
     pub(super) fn set_state(&mut self, state: State) {
-        self.state = state as u8;
+        self.state = state;
     }
 
     /// The server's record.

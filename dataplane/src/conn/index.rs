@@ -12,7 +12,7 @@
 //! steps would cost up to half of the memory.
 #![forbid(unsafe_code)]
 
-use super::memory::HugeArray;
+use super::memory::{HugeArray, Pages};
 use crate::cpu::{equal_bytes, prefetch};
 
 const SLOTS: usize = 12;
@@ -66,10 +66,10 @@ fn tag_of(hash: u64) -> u8 {
 impl Index {
     /// Room for `keys` keys at a load of three quarters, and some lines more: in a small table
     /// chance fills both lines of a key and all that these could be moved to.
-    pub(super) fn new(keys: usize) -> std::io::Result<Index> {
+    pub(super) fn new(keys: usize, pages: Pages) -> std::io::Result<Index> {
         let lines = (keys * 4).div_ceil(3 * SLOTS) + 16;
         Ok(Index {
-            lines: HugeArray::new(lines)?,
+            lines: HugeArray::new(lines, pages)?,
         })
     }
 

@@ -12,7 +12,7 @@ pub(super) unsafe trait Zeroable: Copy {}
 
 // SAFETY: plain numbers.
 unsafe impl Zeroable for u32 {}
-// SAFETY: arrays of plain numbers and newtypes of them; `State` and `Proto` are stored as bytes.
+// SAFETY: plain numbers, newtypes of them, and `State`, whose zero is `State::None`.
 unsafe impl Zeroable for super::entry::Conn {}
 // SAFETY: arrays of plain numbers.
 unsafe impl Zeroable for super::index::Line {}
@@ -26,17 +26,25 @@ pub(super) struct HugeArray<T: Zeroable> {
     of: std::marker::PhantomData<T>,
 }
 
+/// What pages a table may lie on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Reserved huge pages if there are enough, else as `Plain`.
+    Huge,
+    /// Ordinary pages, which the kernel is asked to merge (MADV_HUGEPAGE).
+    Plain,
+}
+
 impl<T: Zeroable> HugeArray<T> {
-    /// Maps room for `len` items: reserved huge pages if there are enough, else ordinary pages
-    /// that the kernel is asked to merge (MADV_HUGEPAGE).
+    /// Maps room for `len` items.
     ///
     /// # Errors
     /// The mapping was refused: not enough memory or address space.
-    pub(super) fn new(len: usize) -> std::io::Result<Self> {
+    pub(super) fn new(len: usize, pages: Pages) -> std::io::Result<Self> {
         const { assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0) };
         const HUGE: usize = 2 << 20;
         let bytes = (len * size_of::<T>()).max(1);
-        let huge = if bytes >= HUGE {
+        let huge = if pages == Pages::Huge && bytes >= HUGE {
             let len = bytes.next_multiple_of(HUGE);
             MmapOptions::new().len(len).huge(Some(21)).map_anon().ok()
         } else {

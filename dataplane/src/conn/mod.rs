@@ -18,4 +18,5 @@ mod tests;
 mod wheel;
 
 pub use entry::{Conn, ConnId};
+pub use memory::Pages;
 pub use table::{ConnTable, Hit, Inserted, TableFull};

@@ -115,58 +115,67 @@ pub enum Direction {
     Outbound = 1,
 }
 
-/// What a packet's flags mean to the state table, by precedence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Event {
-    Syn = 0,
-    Fin = 1,
-    Ack = 2,
-    Rst = 3,
-}
-
 use State::{
     Close as CL, CloseWait as CW, Established as ES, FinWait as FW, LastAck as LA, Listen as LI,
-    SynRecv as SR, SynSent as SS, TimeWait as TW,
+    SynRecv as SR, SynSent as SS, TimeWait as TW, Udp as UD,
 };
 
-/// `TABLE[direction][event][state]`; columns NO ES SS SR FW TW CL CW LA LI SA.
+/// Rows of [`TCP`]; the last is for packets with none of the four flags.
+const SYN_ROW: u8 = 0;
+const FIN_ROW: u8 = 1;
+const ACK_ROW: u8 = 2;
+const RST_ROW: u8 = 3;
+const NONE_ROW: u8 = 4;
+
+/// `TCP[direction][row][state]`; columns NO ES SS SR FW TW CL CW LA LI SA, and UDP, which no
+/// TCP packet meets.
 #[rustfmt::skip]
-const TCP: [[[State; 11]; 4]; 2] = [
+const TCP: [[[State; STATES]; 5]; 2] = [
     [
-        [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR], // syn
-        [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW], // fin
-        [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES], // ack
-        [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR], // rst
+        [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR, UD], // syn
+        [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW, UD], // fin
+        [ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES, UD], // ack
+        [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR, UD], // rst
+        [CL, CL, CL, CL, CL, CL, CL, CL, CL, CL, CL, UD], // none
     ],
     [
-        [SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR],
-        [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW],
-        [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES],
-        [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL],
+        [SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR, UD],
+        [TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW, UD],
+        [ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES, UD],
+        [CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL, UD],
+        [CL, CL, CL, CL, CL, CL, CL, CL, CL, CL, CL, UD],
     ],
 ];
+
+/// The row for each value of the five lowest flags: the precedence, worked out once.
+const ROWS: [u8; 32] = {
+    use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
+    let mut rows = [NONE_ROW; 32];
+    let mut flags = 0;
+    while flags < 32 {
+        let f = flags as u8;
+        rows[flags] = if f & RST != 0 {
+            RST_ROW
+        } else if f & SYN != 0 {
+            SYN_ROW
+        } else if f & FIN != 0 {
+            FIN_ROW
+        } else if f & ACK != 0 {
+            ACK_ROW
+        } else {
+            NONE_ROW
+        };
+        flags += 1;
+    }
+    rows
+};
 
 /// The state after a TCP packet with `flags` (the header's 14th octet) in direction `dir`.
 #[inline]
 #[must_use]
 pub fn tcp_next(state: State, dir: Direction, flags: u8) -> State {
-    use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
-    let event = if flags & RST != 0 {
-        Event::Rst
-    } else if flags & SYN != 0 {
-        Event::Syn
-    } else if flags & FIN != 0 {
-        Event::Fin
-    } else if flags & ACK != 0 {
-        Event::Ack
-    } else {
-        return State::Close;
-    };
-    TCP[dir as usize][event as usize]
-        .get(state as usize)
-        .copied()
-        .unwrap_or(state)
+    let row = ROWS[usize::from(flags & 0x1f)];
+    TCP[dir as usize][usize::from(row)][state as usize]
 }
 
 /// How long a connection stays in each state, ticks.

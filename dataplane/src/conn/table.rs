@@ -4,7 +4,7 @@
 use super::entry::{Conn, ConnId, NewConn};
 use super::hash::KeyedHash;
 use super::index::Index;
-use super::memory::HugeArray;
+use super::memory::{HugeArray, Pages};
 use super::state::{Direction, State};
 use super::wheel::{NO_SLOT, Wheel};
 use crate::cpu::prefetch;
@@ -81,13 +81,13 @@ impl ConnTable {
     ///
     /// # Errors
     /// The memory could not be had.
-    pub fn new(max: u32, secret: [u64; 4], now: Tick) -> std::io::Result<ConnTable> {
+    pub fn new(max: u32, pages: Pages, secret: [u64; 4], now: Tick) -> std::io::Result<ConnTable> {
         let max = max.clamp(1, (1 << 31) - 1) as usize;
         Ok(ConnTable {
             hash: KeyedHash::new(secret),
-            index: Index::new(2 * max)?,
-            entries: HugeArray::new(max)?,
-            wheel: Wheel::new(RECORDS_PER_ENTRY * max, now)?,
+            index: Index::new(2 * max, pages)?,
+            entries: HugeArray::new(max, pages)?,
+            wheel: Wheel::new(RECORDS_PER_ENTRY * max, pages, now)?,
             free: NIL,
             fresh: 0,
             live: 0,

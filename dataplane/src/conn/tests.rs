@@ -32,7 +32,7 @@ fn new(n: u32) -> NewConn {
 }
 
 fn table(max: u32) -> ConnTable {
-    ConnTable::new(max, [11, 22, 33, 44], Tick(100)).unwrap()
+    ConnTable::new(max, Pages::Plain, [11, 22, 33, 44], Tick(100)).unwrap()
 }
 
 fn find(t: &ConnTable, c: &NewConn, dir: Direction) -> Option<Hit> {
@@ -162,7 +162,7 @@ proptest! {
         let mut t = table(300);
         // Start close to the wrap, so that every run crosses it.
         let mut now = Tick(u32::MAX - 100_000);
-        let mut t2 = ConnTable::new(300, [5, 6, 7, 8], now).unwrap();
+        let mut t2 = ConnTable::new(300, Pages::Plain, [5, 6, 7, 8], now).unwrap();
         std::mem::swap(&mut t, &mut t2);
         // number -> (deadline, moment of the last change of state: until then records may be late)
         let mut model: HashMap<u32, Tick> = HashMap::new();

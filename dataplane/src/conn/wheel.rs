@@ -9,7 +9,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::memory::HugeArray;
+use super::memory::{HugeArray, Pages};
 use crate::types::Tick;
 
 const SLOTS: u32 = 1024;
@@ -54,10 +54,10 @@ pub(super) struct Wheel {
 
 impl Wheel {
     /// A wheel with room for `records` records, all in the future of `now`.
-    pub(super) fn new(records: usize, now: Tick) -> std::io::Result<Wheel> {
+    pub(super) fn new(records: usize, pages: Pages, now: Tick) -> std::io::Result<Wheel> {
         let chunks = records.div_ceil(CHUNK) + 2 * SLOTS as usize;
         Ok(Wheel {
-            chunks: HugeArray::new(chunks)?,
+            chunks: HugeArray::new(chunks, pages)?,
             heads: vec![(NO_CHUNK, 0); 2 * SLOTS as usize].into_boxed_slice(),
             free: NO_CHUNK,
             fresh: 0,

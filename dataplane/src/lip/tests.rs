@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::conn::Pages;
 use crate::conn::entry::NewConn;
 use crate::conn::state::State;
 use crate::forward::ForwardMode;
@@ -30,7 +31,7 @@ fn every_reply_comes_home_for_every_number_of_workers() {
     for workers in [1, 2, 3, 7, 16, 128] {
         for me in 0..workers {
             let steer = steer(me, workers);
-            let conns = ConnTable::new(16, [1, 2, 3, 4], Tick(0)).unwrap();
+            let conns = ConnTable::new(16, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
             let mut ports = LocalPorts::new(&steer, 7).unwrap();
             for _ in 0..300 {
                 let got = ports
@@ -56,7 +57,7 @@ fn capacity_is_every_port_and_shortage_takes_closing_ones() {
     let steer = steer(0, 1);
     let server: SocketAddrV4 = "10.1.0.11:8080".parse().unwrap();
     let lips = [Ipv4Addr::new(10, 1, 0, 100)];
-    let mut conns = ConnTable::new(70_000, [1, 2, 3, 4], Tick(0)).unwrap();
+    let mut conns = ConnTable::new(70_000, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
     let mut ports = LocalPorts::new(&steer, 7).unwrap();
     let mut lease =
         |conns: &ConnTable| ports.lease(&steer, conns, Proto::Tcp, ServerId(1), server, &lips);
@@ -99,7 +100,7 @@ fn a_key_that_cannot_steer_is_refused() {
 #[test]
 fn no_address_gives_none() {
     let steer = steer(0, 1);
-    let conns = ConnTable::new(16, [1, 2, 3, 4], Tick(0)).unwrap();
+    let conns = ConnTable::new(16, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
     let server: SocketAddrV4 = "10.1.0.11:8080".parse().unwrap();
     let mut ports = LocalPorts::new(&steer, 7).unwrap();
     assert_eq!(

@@ -30,23 +30,28 @@ pub fn ethertype(frame: &[u8]) -> Result<u16, DropReason> {
     }
 }
 
-/// The destination MAC of a frame that has a whole header.
+/// The destination MAC; zeros when there is no whole one.
 #[inline]
 #[must_use]
 pub fn dst(frame: &[u8]) -> Mac {
-    Mac([frame[0], frame[1], frame[2], frame[3], frame[4], frame[5]])
+    Mac(frame.first_chunk().copied().unwrap_or_default())
 }
 
-/// The source MAC of a frame that has a whole header.
+/// The source MAC; zeros when there is no whole header.
 #[inline]
 #[must_use]
 pub fn src(frame: &[u8]) -> Mac {
-    Mac([frame[6], frame[7], frame[8], frame[9], frame[10], frame[11]])
+    frame.first_chunk::<12>().map_or(Mac::default(), |macs| {
+        let [_, _, _, _, _, _, a, b, c, d, e, f] = *macs;
+        Mac([a, b, c, d, e, f])
+    })
 }
 
-/// Sets both addresses of a frame that has a whole header.
+/// Sets both addresses of a frame; of one without a whole header nothing.
 #[inline]
 pub fn set_macs(frame: &mut [u8], dst: Mac, src: Mac) {
-    frame[0..6].copy_from_slice(&dst.0);
-    frame[6..12].copy_from_slice(&src.0);
+    if let Some(macs) = frame.first_chunk_mut::<12>() {
+        macs[..6].copy_from_slice(&dst.0);
+        macs[6..].copy_from_slice(&src.0);
+    }
 }

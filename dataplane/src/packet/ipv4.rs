@@ -20,6 +20,8 @@ pub const UDP: u8 = 17;
 /// VRRP (RFC 5798).
 pub const VRRP: u8 = 112;
 
+/// Where a header without options ends, from the frame's start.
+pub const END: usize = eth::HEADER_LEN + MIN_LEN;
 /// Offsets from the frame's start of the fields that forwarding rewrites.
 pub const TTL_AT: usize = eth::HEADER_LEN + 8;
 /// Protocol.
@@ -50,38 +52,39 @@ pub struct Header {
     pub fragment: bool,
 }
 
-/// Checks the header of an IPv4 frame.
+/// Checks the header of an IPv4 frame; `headers` are its first bytes.
 ///
 /// # Errors
 /// [`DropReason::BadIpHeader`] or [`DropReason::BadIpChecksum`].
-#[inline]
-pub fn check(frame: &[u8], trust_checksum: bool) -> Result<Header, DropReason> {
-    const BAD: DropReason = DropReason::BadIpHeader;
-    let ip = frame
-        .get(eth::HEADER_LEN..)
-        .filter(|ip| ip.len() >= MIN_LEN)
-        .ok_or(BAD)?;
-    let header_len = usize::from(ip[0] & 0x0f) * 4;
-    let total_len = be16(ip, 2);
+#[inline(always)]
+pub fn check(
+    headers: &[u8; END],
+    frame: &[u8],
+    trust_checksum: bool,
+) -> Result<Header, DropReason> {
+    const AT: usize = eth::HEADER_LEN;
+    let header_len = usize::from(headers[AT] & 0x0f) * 4;
+    let total_len = be16(headers, AT + 2);
     // RFC 1812 5.2.2: version, header length, total length against what the link delivered.
-    if ip[0] >> 4 != 4
+    if headers[AT] >> 4 != 4
         || header_len < MIN_LEN
         || usize::from(total_len) < header_len
-        || usize::from(total_len) > ip.len()
+        || AT + usize::from(total_len) > frame.len()
     {
-        return Err(BAD);
+        return Err(DropReason::BadIpHeader);
     }
-    if !trust_checksum && checksum::sum(&ip[..header_len]) != 0xffff {
+    if !trust_checksum && checksum::sum(&frame[AT..AT + header_len]) != 0xffff {
         return Err(DropReason::BadIpChecksum);
     }
     Ok(Header {
-        src: be32(ip, 12),
-        dst: be32(ip, 16),
-        l4: (eth::HEADER_LEN + header_len) as u16,
+        src: be32(headers, SRC_AT),
+        dst: be32(headers, DST_AT),
+        l4: (AT + header_len) as u16,
         total_len,
-        protocol: ip[9],
-        ttl: ip[8],
-        fragment: be16(ip, 6) & 0x3fff != 0, // more-fragments bit or an offset; not don't-fragment
+        protocol: headers[PROTO_AT],
+        ttl: headers[TTL_AT],
+        // The more-fragments bit or an offset; not don't-fragment.
+        fragment: be16(headers, AT + 6) & 0x3fff != 0,
     })
 }
 

@@ -35,18 +35,39 @@ pub struct Flow {
     pub ttl: u8,
 }
 
+impl Flow {
+    /// No flow: what a place for one holds before [`parse_into`] fills it.
+    pub const NONE: Flow = Flow {
+        key: Key4 {
+            addrs: 0,
+            ports: 0,
+            proto: Proto::Udp,
+        },
+        l4: 0,
+        ip_len: 0,
+        tcp_flags: 0,
+        ttl: 0,
+    };
+}
+
+/// What kind of frame stood at the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Something to balance, perhaps.
+    Flow,
+    /// An IPv4 fragment.
+    Fragment,
+    /// Well-formed as far as it was looked at, and not TCP or UDP over IPv4.
+    Other,
+}
+
 /// What the door found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed {
     /// Something to balance, perhaps.
     Flow(Flow),
-    /// An IPv4 fragment; its addresses.
-    Fragment {
-        /// Source address.
-        src: u32,
-        /// Destination address.
-        dst: u32,
-    },
+    /// An IPv4 fragment.
+    Fragment,
     /// Well-formed as far as it was looked at, and not TCP or UDP over IPv4.
     Other,
 }
@@ -57,42 +78,52 @@ pub enum Parsed {
 ///
 /// # Errors
 /// The reason to drop it.
-#[inline]
 pub fn parse(frame: &[u8], trust_l3: bool) -> Result<Parsed, DropReason> {
-    let ethertype = eth::ethertype(frame)?;
-    if ethertype != eth::IPV4 {
-        return Ok(Parsed::Other);
+    let mut flow = Flow::NONE;
+    Ok(match parse_into(&mut flow, frame, trust_l3)? {
+        Kind::Flow => Parsed::Flow(flow),
+        Kind::Fragment => Parsed::Fragment,
+        Kind::Other => Parsed::Other,
+    })
+}
+
+/// As [`parse`], the flow written where the burst keeps it. Handing it up by value through
+/// enums cost 20 ns a packet: the copies read bytes together that had been stored apart.
+///
+/// # Errors
+/// The reason to drop it.
+#[inline(always)]
+pub fn parse_into(flow: &mut Flow, frame: &[u8], trust_l3: bool) -> Result<Kind, DropReason> {
+    // One length check for both fixed headers: what follows reads at constant places.
+    let Some(headers) = frame.first_chunk::<{ ipv4::END }>() else {
+        return match eth::ethertype(frame)? {
+            eth::IPV4 => Err(DropReason::BadIpHeader),
+            _ => Ok(Kind::Other),
+        };
+    };
+    if be16(headers, 12) != eth::IPV4 {
+        return Ok(Kind::Other);
     }
-    let ip = ipv4::check(frame, trust_l3)?;
+    let ip = ipv4::check(headers, frame, trust_l3)?;
     if ip.fragment {
-        return Ok(Parsed::Fragment {
-            src: ip.src,
-            dst: ip.dst,
-        });
+        return Ok(Kind::Fragment);
     }
-    let end = eth::HEADER_LEN + usize::from(ip.total_len);
-    let (proto, tcp_flags) = match ip.protocol {
-        ipv4::TCP => (Proto::Tcp, tcp::check(frame, usize::from(ip.l4), end)?),
-        ipv4::UDP => {
-            udp::check(frame, usize::from(ip.l4), end)?;
-            (Proto::Udp, 0)
+    let (l4, end) = (
+        usize::from(ip.l4),
+        eth::HEADER_LEN + usize::from(ip.total_len),
+    );
+    let segment = frame.get(l4..end).unwrap_or_default();
+    (flow.key.proto, flow.tcp_flags, flow.key.ports) = match ip.protocol {
+        ipv4::TCP => {
+            let tcp = tcp::check(segment)?;
+            (Proto::Tcp, tcp[tcp::FLAGS_AT], be32(tcp, 0))
         }
-        _ => return Ok(Parsed::Other),
+        ipv4::UDP => (Proto::Udp, 0, be32(udp::check(segment)?, 0)),
+        _ => return Ok(Kind::Other),
     };
-    let l4 = usize::from(ip.l4);
-    let ports = u32::from_be_bytes([frame[l4], frame[l4 + 1], frame[l4 + 2], frame[l4 + 3]]);
-    let key = Key4 {
-        addrs: u64::from(ip.src) << 32 | u64::from(ip.dst),
-        ports,
-        proto,
-    };
-    Ok(Parsed::Flow(Flow {
-        key,
-        l4: ip.l4,
-        ip_len: ip.total_len,
-        tcp_flags,
-        ttl: ip.ttl,
-    }))
+    flow.key.addrs = u64::from(ip.src) << 32 | u64::from(ip.dst);
+    (flow.l4, flow.ip_len, flow.ttl) = (ip.l4, ip.total_len, ip.ttl);
+    Ok(Kind::Flow)
 }
 
 /// The big-endian 16-bit word at `at`.

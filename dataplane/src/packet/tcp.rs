@@ -33,19 +33,18 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// Checks the header at `at` of a packet that ends at `end`; its flags.
+/// Checks the header that `segment` begins with; gives its fixed part.
 ///
 /// # Errors
 /// [`DropReason::BadTcpHeader`].
-#[inline]
-pub fn check(frame: &[u8], at: usize, end: usize) -> Result<u8, DropReason> {
-    let tcp = frame
-        .get(at..end)
-        .filter(|tcp| tcp.len() >= MIN_LEN)
+#[inline(always)]
+pub fn check(segment: &[u8]) -> Result<&[u8; MIN_LEN], DropReason> {
+    let tcp = segment
+        .first_chunk::<MIN_LEN>()
         .ok_or(DropReason::BadTcpHeader)?;
     let offset = usize::from(tcp[12] >> 4) * 4;
-    if offset < MIN_LEN || offset > tcp.len() {
+    if offset < MIN_LEN || offset > segment.len() {
         return Err(DropReason::BadTcpHeader);
     }
-    Ok(tcp[FLAGS_AT])
+    Ok(tcp)
 }

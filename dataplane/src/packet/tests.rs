@@ -125,10 +125,7 @@ fn fragments_and_strangers_are_told_apart() {
         checksum::set_ipv4(&mut f);
         parse(&f, false)
     };
-    let is = Ok(Parsed::Fragment {
-        src: 0xc000_0201,
-        dst: 0x0a00_000a,
-    });
+    let is = Ok(Parsed::Fragment);
     assert_eq!(fragment(0x2000), is, "more fragments");
     assert_eq!(fragment(0x0001), is, "an offset");
     assert!(

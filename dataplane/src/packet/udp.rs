@@ -14,21 +14,18 @@ pub const LEN: usize = 8;
 /// Offset of the checksum from the header's start.
 pub const CHECKSUM_AT: usize = 6;
 
-/// Checks the header at `at` of a packet that ends at `end`.
+/// Checks the header that `datagram` begins with; gives it.
 ///
 /// # Errors
 /// [`DropReason::BadUdpHeader`].
-#[inline]
-pub fn check(frame: &[u8], at: usize, end: usize) -> Result<(), DropReason> {
-    const BAD: DropReason = DropReason::BadUdpHeader;
-    let udp = frame
-        .get(at..end)
-        .filter(|udp| udp.len() >= LEN)
-        .ok_or(BAD)?;
+#[inline(always)]
+pub fn check(datagram: &[u8]) -> Result<&[u8; LEN], DropReason> {
+    let udp = datagram
+        .first_chunk::<LEN>()
+        .ok_or(DropReason::BadUdpHeader)?;
     let length = usize::from(be16(udp, 4));
-    if length < LEN || length > udp.len() {
-        Err(BAD)
-    } else {
-        Ok(())
+    if length < LEN || length > datagram.len() {
+        return Err(DropReason::BadUdpHeader);
     }
+    Ok(udp)
 }

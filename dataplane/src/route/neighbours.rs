@@ -8,17 +8,19 @@ use foldhash::fast::RandomState;
 use super::{Hop, NeighbourId, NeighbourUpdate};
 use crate::types::{Mac, PortId};
 
-/// Where a frame to a known neighbour goes.
+/// What a packet needs of a neighbour, in eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Slot {
-    hop: Hop,
-    mac: Option<Mac>,
+struct Reach {
+    mac: Mac,
+    port: PortId,
+    known: bool,
 }
 
 /// One worker's copy of the neighbours. Changed only by control's commands, between bursts.
 #[derive(Debug, Default)]
 pub struct Neighbours {
-    slots: Vec<Option<Slot>>,
+    reach: Vec<Reach>,
+    hops: Vec<Option<Hop>>,
     by_hop: HashMap<Hop, NeighbourId, RandomState>,
 }
 
@@ -29,20 +31,31 @@ impl Neighbours {
             return;
         }
         let at = usize::from(u.id.0);
-        if self.slots.len() <= at {
-            self.slots.resize(at + 1, None);
+        if self.reach.len() <= at {
+            let unknown = Reach {
+                mac: Mac::default(),
+                port: u.port,
+                known: false,
+            };
+            self.reach.resize(at + 1, unknown);
+            self.hops.resize(at + 1, None);
         }
         let hop = Hop {
             port: u.port,
             addr: u.addr,
         };
-        if let Some(old) = self.slots[at].filter(|old| old.hop != hop) {
+        if let Some(old) = self.hops[at].replace(hop).filter(|old| *old != hop) {
             // Unless the old address has another index by now: updates come in any order.
-            if self.by_hop.get(&old.hop) == Some(&u.id) {
-                self.by_hop.remove(&old.hop);
+            if self.by_hop.get(&old) == Some(&u.id) {
+                self.by_hop.remove(&old);
             }
         }
-        self.slots[at] = Some(Slot { hop, mac: u.mac });
+        let mac = u.mac.unwrap_or_default();
+        self.reach[at] = Reach {
+            mac,
+            port: u.port,
+            known: u.mac.is_some(),
+        };
         self.by_hop.insert(hop, u.id);
     }
 
@@ -56,7 +69,7 @@ impl Neighbours {
     #[inline]
     #[must_use]
     pub fn get(&self, id: NeighbourId) -> Option<(PortId, Mac)> {
-        let slot = self.slots.get(usize::from(id.0))?.as_ref()?;
-        Some((slot.hop.port, slot.mac?))
+        let reach = self.reach.get(usize::from(id.0))?;
+        reach.known.then_some((reach.port, reach.mac))
     }
 }

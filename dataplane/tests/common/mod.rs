@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use weir_dataplane::command::{Command, Event};
+use weir_dataplane::conn::Pages;
 use weir_dataplane::conn::state::Timeouts;
 use weir_dataplane::counters::{DropReason, Totals, WorkerCounters};
 use weir_dataplane::forward::ForwardMode;
@@ -258,6 +259,7 @@ impl Director {
                 events,
                 counters: Arc::clone(&counters),
                 max_connections: shape.max_connections,
+                pages: Pages::Plain,
                 secret: [1, 2, 3, u64::from(me)],
                 snapshot: Arc::clone(&snapshot),
                 fib: Arc::new(fib(1)),

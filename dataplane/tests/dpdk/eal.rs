@@ -20,6 +20,8 @@ fn starts_without_pinning_the_caller() {
     let eal = eal(&["net_null0"]);
     assert_eq!(processors(), before);
     assert!(eal.version().starts_with("DPDK 2"), "{}", eal.version());
+    let left = format!("/var/run/dpdk/weir-{}", std::process::id());
+    assert!(!std::path::Path::new(&left).exists(), "{left} is left");
 }
 
 #[test]
@@ -148,6 +150,18 @@ fn memory_for_a_pool_is_what_its_options_say() {
     let mib = pool.memory_mib() + Memory::BASE_MIB;
     let eal = Eal::init(&EalOptions::new(vec![], Memory::Plain { mib })).unwrap();
     assert_eq!(Pool::new(&eal, &pool).unwrap().capacity(), 30_000);
+}
+
+#[test]
+fn pools_have_names_of_their_own() {
+    let eal = eal(&[]);
+    let options = |name| PoolOptions::new(name, PoolDemand::default(), 1500);
+    Pool::new(&eal, &options("one")).unwrap();
+    let refused = |name| Pool::new(&eal, &options(name)).unwrap_err();
+    assert_eq!(refused("one"), PoolError::NameTaken("one".into()));
+    for name in ["o\0ne", "abcdefghijklmnopqrstuvwxyz"] {
+        assert_eq!(refused(name), PoolError::BadName(name.into()));
+    }
 }
 
 #[test]

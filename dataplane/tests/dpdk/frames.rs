@@ -96,6 +96,20 @@ fn bursts_are_allocated_whole_or_not_at_all() {
     assert_eq!(pool.in_use(), 0);
 }
 
+/// 64 sets of 64 bytes: buffers on pages of their own would have all headers in one set.
+#[test]
+fn a_burst_spreads_over_the_first_level_cache() {
+    let eal = eal(&[]);
+    let pool = pool(&eal, &[]);
+    let mut burst = Burst::new();
+    assert!(pool.alloc_burst(32, 60, &mut burst));
+    let sets: std::collections::HashSet<_> = burst
+        .iter()
+        .map(|f| f.bytes().as_ptr() as usize % 4096 / 64)
+        .collect();
+    assert!(sets.len() >= 24, "{} sets for 32 frames", sets.len());
+}
+
 #[test]
 fn a_recycled_buffer_is_like_new() {
     let eal = eal(&[]);
@@ -196,9 +210,10 @@ fn what_the_port_had_no_room_for_stays_in_order() {
 fn chain(head: Mbuf, tail: Mbuf) -> Mbuf {
     // SAFETY: an `Mbuf` is a pointer to a buffer that it owns; `head` then owns `tail`'s.
     unsafe {
-        let raw: *mut dpdk_sys::rte_mbuf = std::mem::transmute(head);
-        assert_eq!(dpdk_sys::weir_mbuf_chain(raw, std::mem::transmute(tail)), 0);
-        std::mem::transmute(raw)
+        let head = std::mem::transmute::<Mbuf, *mut dpdk_sys::rte_mbuf>(head);
+        let tail = std::mem::transmute::<Mbuf, *mut dpdk_sys::rte_mbuf>(tail);
+        assert_eq!(dpdk_sys::weir_mbuf_chain(head, tail), 0);
+        std::mem::transmute::<*mut dpdk_sys::rte_mbuf, Mbuf>(head)
     }
 }
 

@@ -2,6 +2,7 @@
 //! with `cargo nextest` (a process for each test). No huge pages are needed; tests that need
 //! root say so and pass without it.
 #![cfg(feature = "dpdk")]
+#![allow(clippy::print_stderr)] // a test that skips says why
 
 mod eal;
 mod frames;

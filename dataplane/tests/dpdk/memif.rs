@@ -9,6 +9,7 @@ const NAME: &str = "memif::two_processes_exchange_frames";
 /// Frames exchanged, in bursts of 32.
 const FRAMES: usize = 320;
 
+/// One end of the link; the server's must be open before the client's is.
 fn memif(role: &str, socket: &str) -> (Pool, OpenPort) {
     let device = format!(
         "net_memif0,role={role},id=0,socket={socket},socket-abstract=no,rsize=10,bsize=2048"
@@ -17,9 +18,13 @@ fn memif(role: &str, socket: &str) -> (Pool, OpenPort) {
     let options = [port_options(&device, 1)];
     let pool = pool(&eal, &options);
     let port = open_ports(&eal, &pool, &options).unwrap().remove(0);
+    (pool, port)
+}
+
+fn wait_for_peer(port: &OpenPort) {
     for _ in 0..5000 {
         if port.handle.link().up {
-            return (pool, port);
+            return;
         }
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
@@ -29,6 +34,7 @@ fn memif(role: &str, socket: &str) -> (Pool, OpenPort) {
 /// Sends back what comes, until all has come.
 fn echo(socket: &str) {
     let (pool, mut port) = memif("client", socket);
+    wait_for_peer(&port);
     let queue = &mut port.queues[0];
     let mut burst = Burst::new();
     let mut seen = 0;
@@ -59,8 +65,9 @@ fn two_processes_exchange_frames() {
     let socket = std::env::temp_dir().join(format!("wd-memif-{}.sock", std::process::id()));
     let socket = socket.to_str().unwrap();
     let _ = std::fs::remove_file(socket);
-    let mut child = again(NAME, &[], socket).spawn().unwrap();
     let (mut pool, mut port) = memif("server", socket);
+    let mut child = again(NAME, &[], socket).spawn().unwrap();
+    wait_for_peer(&port);
     let queue = &mut port.queues[0];
     let mut out = Burst::new();
     let mut back = Vec::new();

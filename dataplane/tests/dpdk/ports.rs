@@ -15,7 +15,7 @@ fn one_worker_is_aligned_on_anything() {
     assert_eq!((port.id, port.name.as_str()), (PortId(0), "p0"));
     assert_eq!((port.driver.as_str(), port.mtu), ("net_null", 1500));
     assert_eq!((port.rx_queues, port.tx_queues), (1, 1));
-    assert_eq!(port.alignment, Alignment::Aligned);
+    assert_eq!((port.alignment, port.misfit), (Alignment::Aligned, None));
     assert!(!port.mac.is_group());
 }
 
@@ -170,6 +170,24 @@ fn wrong_options_are_refused_with_their_reasons() {
     }
     // Nothing of that has spoilt the port.
     assert_eq!(open_ports(&eal, &pool, &[good]).unwrap().len(), 1);
+}
+
+#[test]
+fn a_device_is_one_port() {
+    let eal = eal(&["net_ring0"]);
+    let options = [port_options("net_ring0", 1), port_options("net_ring0", 1)];
+    let mut pool = pool(&eal, &options);
+    let mut open = open_ports(&eal, &pool, &options[..1]).unwrap();
+    let error = open_ports(&eal, &pool, &options[..1]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "port p0: device net_ring0: it is open already; one port each"
+    );
+    let mut burst = Burst::new();
+    burst.push(pool.alloc(60).unwrap());
+    open[0].queues[0].tx_burst(&mut burst);
+    open[0].queues[0].rx_burst(&mut burst);
+    assert_eq!(burst.len(), 1, "the first is as it was");
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use weir_dataplane::io::dpdk::{Mbuf, Misfit, OpenPort};
+use weir_dataplane::io::dpdk::{
+    Eal, EalOptions, LogLevel, Mbuf, Misfit, OpenPort, Pool, open_ports,
+};
 use weir_dataplane::io::{Burst, Frame, PortQueue};
 use weir_dataplane::steer::Alignment;
 
-use super::{again, is_root, one_port, receive, role};
+use super::{again, is_root, one_port, options, pool, port_options, receive, role};
 
 /// Runs the test `name` in a new namespace; true in the child, which is to do the work.
 fn in_namespace(name: &str) -> bool {
@@ -36,7 +38,7 @@ fn ip(arguments: &str) -> String {
 }
 
 /// net_tap's interface with an address, and a neighbour that is us.
-fn tap(workers: u8) -> (weir_dataplane::io::dpdk::Pool, OpenPort) {
+fn tap(workers: u8) -> (Pool, OpenPort) {
     let (pool, port) = one_port("net_tap0,iface=wdtap0", workers);
     ip("addr add 10.9.8.1/24 dev wdtap0");
     ip("link set wdtap0 up");
@@ -107,11 +109,7 @@ fn flows_spread_over_two_queues_and_none_is_lost() {
     let (_pool, mut port) = tap(2);
     assert_eq!((port.rx_queues, port.tx_queues), (2, 2));
     assert_eq!(port.alignment, Alignment::Unaligned);
-    assert!(port.misfit.is_some(), "{:?}", port.misfit);
-    println!(
-        "misfit: {}",
-        port.misfit.clone().unwrap_or(Misfit::Software)
-    );
+    assert_eq!(port.misfit, Some(Misfit::Software));
     for _ in 0..64 {
         let socket = UdpSocket::bind("10.9.8.1:0").unwrap();
         socket.send_to(b"x", "10.9.8.2:4242").unwrap();
@@ -130,4 +128,21 @@ fn flows_spread_over_two_queues_and_none_is_lost() {
     }
     assert_eq!(counts[0] + counts[1], 64, "{counts:?}");
     assert!(counts.iter().all(|&n| n > 0), "{counts:?}");
+}
+
+#[test]
+fn a_healthy_start_and_end_log_no_error() {
+    if !in_namespace("tap::a_healthy_start_and_end_log_no_error") {
+        return;
+    }
+    let devices = ["net_tap0,iface=wdtap0"];
+    let options = EalOptions {
+        log_level: LogLevel::Warning,
+        log: Some(|level, line| assert!(level > LogLevel::Warning, "{level:?}: {line}")),
+        ..options(&devices)
+    };
+    let eal = Eal::init(&options).unwrap();
+    let ports = [port_options(devices[0], 2)];
+    let pool = pool(&eal, &ports);
+    drop(open_ports(&eal, &pool, &ports).unwrap());
 }

@@ -8,8 +8,9 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::ServiceKey;
 
-use super::super::reader::{self, Key};
-use super::super::{machine, restart_needed, scalars, services};
+use super::super::reader::Key;
+use super::super::types::{Cidr, Device};
+use super::super::{machine, restart_needed, scalars, services, words};
 use super::*;
 
 fn ip(text: &str) -> Ipv4Addr {
@@ -261,6 +262,15 @@ fn limits_on_numbers_of_things() {
         wrong(""),
         "weir.toml:1:1: no [[port]]; add one for each network card, with a name and a device"
     );
+    assert_eq!(
+        wrong("port = []"),
+        "weir.toml:1:8: port = []: no [[port]]; add one for each network card, with a name and a \
+         device"
+    );
+    assert_eq!(
+        wrong("[port]\nname = \"wan0\""),
+        "weir.toml:1:1: port: there may be several; write [[port]] with double brackets"
+    );
     let port = |n| format!("[[port]]\nname = \"p{n}\"\ndevice = \"net_null{n}\"\n");
     let ports: String = (0..17).map(port).collect();
     assert_eq!(
@@ -411,8 +421,8 @@ fn this_machine_has_a_cpu() {
 #[test]
 fn nearest_key() {
     let keys = ["cores", "count", "memory"];
-    assert_eq!(reader::nearest("core", keys), Some("cores"));
-    assert_eq!(reader::nearest("cuont", keys), Some("count"));
-    assert_eq!(reader::nearest("memori", keys), Some("memory"));
-    assert_eq!(reader::nearest("threads", keys), None);
+    assert_eq!(words::nearest("core", keys), Some("cores"));
+    assert_eq!(words::nearest("cuont", keys), Some("count"));
+    assert_eq!(words::nearest("memori", keys), Some("memory"));
+    assert_eq!(words::nearest("threads", keys), None);
 }

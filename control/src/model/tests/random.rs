@@ -8,10 +8,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use weir_dataplane::Proto;
+use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::Snapshot;
-use weir_dataplane::{CoreId, Proto};
 
 use super::*;
+use crate::config::RealServer;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -85,7 +88,6 @@ struct World {
     model: Model,
     base: Config,
     config: Config,
-    in_use: InUse,
     /// Per worker: what it holds, then what waits on its ring.
     workers: [Vec<Arc<Snapshot>>; 2],
     conns: Vec<Conn>,
@@ -102,7 +104,6 @@ impl World {
             model,
             config: base.clone(),
             base,
-            in_use: InUse::new(2, first.generation),
             workers: [vec![first.clone()], vec![first]],
             conns: Vec::new(),
             numbers: Numbers::new(),
@@ -119,18 +120,16 @@ impl World {
             }
             Step::Publish => {
                 let snapshot = self.model.snapshot();
-                for (n, worker) in self.workers.iter_mut().enumerate() {
+                for worker in &mut self.workers {
                     if worker.last().unwrap().generation != snapshot.generation {
                         worker.push(snapshot.clone());
-                        self.in_use.sent(CoreId(n as u8), snapshot.generation);
                     }
                 }
             }
             Step::Take(n) => {
                 let worker = &mut self.workers[usize::from(*n)];
                 if worker.len() > 1 {
-                    let old = worker.remove(0);
-                    self.in_use.retired(CoreId(*n), old.generation);
+                    worker.remove(0);
                 }
             }
             Step::Open(n, which) => {
@@ -166,10 +165,10 @@ impl World {
         let World {
             model,
             conns,
-            in_use,
+            workers,
             ..
         } = self;
-        let oldest = in_use.oldest();
+        let oldest = workers.iter().map(|w| w[0].generation).min().unwrap();
         let standing = |id| conns.iter().filter(|c| c.id == id).count() as u64;
         let removed = |model: &Model| {
             let servers = model.services().flat_map(|e| &e.servers);

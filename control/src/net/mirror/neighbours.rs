@@ -99,13 +99,18 @@ pub(super) struct Asking {
     kept: HashMap<Hop, bool>,
     /// When each was asked for.
     asked: HashMap<Hop, Instant>,
+    /// When `asked` was last found full, and what was too old forgotten.
+    full: Option<Instant>,
 }
 
 impl Asking {
     /// No neighbour is asked for more often.
     const INTERVAL: Duration = Duration::from_secs(1);
-    /// Beyond so many remembered questions, old ones are forgotten.
-    const REMEMBERED: usize = 4096;
+    /// Questions a second, all addresses together: the kernel's table ends at so many
+    /// neighbours (its gc_thresh3), and only a scan asks for more.
+    const REMEMBERED: usize = 1024;
+    /// Looking through a full memory is not done more often.
+    const FORGET_INTERVAL: Duration = Duration::from_millis(100);
 
     /// How to ask for `hop` now; `None` when it was asked for within the last second.
     pub(super) fn resolve(&mut self, hop: Hop, now: Instant) -> Option<Ask> {
@@ -114,10 +119,14 @@ impl Asking {
             return None;
         }
         if self.asked.len() >= Self::REMEMBERED {
-            self.asked.retain(|_, at| recent(at));
-        }
-        if self.asked.len() >= Self::REMEMBERED {
-            return None; // a scan; the kernel's own table would overflow next
+            let looked = |at: Instant| now.duration_since(at) < Self::FORGET_INTERVAL;
+            if !self.full.is_some_and(looked) {
+                self.full = Some(now);
+                self.asked.retain(|_, at| recent(at));
+            }
+            if self.asked.len() >= Self::REMEMBERED {
+                return None;
+            }
         }
         self.asked.insert(hop, now);
         // A plain question would take the flags of a kept neighbour away.

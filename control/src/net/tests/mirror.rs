@@ -240,15 +240,14 @@ fn lost_notifications_are_made_up_for() {
             batch("del", "");
             ip("neigh add 10.9.0.10 lladdr 02:00:00:00:00:10 dev w0 nud permanent");
             let mut left = std::collections::HashMap::new();
-            left.insert(Ipv4Addr::new(10, 9, 0, 9), known.2);
+            left.extend(known.2.map(|mac| (known.1, mac)));
             event(&mut events, "what is left", |event| {
                 let (_, addr, mac) = neighbour(event)?;
                 match mac {
-                    Some(mac) => left.insert(addr, Some(mac)),
+                    Some(mac) => left.insert(addr, mac),
                     None => left.remove(&addr),
                 };
-                let last = left.get(&Ipv4Addr::new(10, 9, 0, 10))?;
-                (left.len() == 1).then_some(assert_eq!(*last, Some(Mac([2, 0, 0, 0, 0, 0x10]))))
+                (left.len() == 1 && left.contains_key(&Ipv4Addr::new(10, 9, 0, 10))).then_some(())
             })
             .await;
         });

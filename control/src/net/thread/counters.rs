@@ -1,7 +1,6 @@
 //! What the twin thread counts. It is the single writer; control reads.
 #![forbid(unsafe_code)]
 
-use weir_dataplane::PortId;
 use weir_dataplane::counters::Cell;
 
 use crate::net::twin::TwinIo;
@@ -52,8 +51,6 @@ impl TwinDrop {
 /// `to_kernel_frames` or a drop of the last three kinds.
 #[derive(Debug)]
 pub(crate) struct TwinCounters {
-    /// The port.
-    pub(crate) port: PortId,
     /// The port's name.
     pub(crate) name: String,
     /// Frames that the kernel took.
@@ -92,7 +89,6 @@ pub(crate) struct TwinThreadCounters {
 impl TwinThreadCounters {
     pub(super) fn new(twins: &[TwinIo]) -> TwinThreadCounters {
         let counters = |twin: &TwinIo| TwinCounters {
-            port: twin.port,
             name: twin.name.clone(),
             to_kernel_frames: Cell::default(),
             to_kernel_bytes: Cell::default(),

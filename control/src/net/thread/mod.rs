@@ -133,11 +133,11 @@ impl<P: FramePool> Mover<P> {
         let mut pace = Pace::default();
         while !stop.load(Relaxed) {
             let any_readable = wait(&mut fds, pace.wait());
-            let mut moved = self.to_kernel();
+            let mut moved = self.serve_workers();
             let mut gone = None;
             let readable = |i: &usize| any_readable && !fds[*i].revents().is_empty();
             for i in (0..fds.len()).filter(readable) {
-                match self.from_kernel(watched[i]) {
+                match self.serve_twin(watched[i]) {
                     Ok(frames) => moved += frames,
                     Err(Removed) => gone = Some(i),
                 }
@@ -157,12 +157,12 @@ impl<P: FramePool> Mover<P> {
             .max()
             .unwrap_or(0);
         for _ in 0..backlog.div_ceil(BATCH) {
-            self.to_kernel();
+            self.serve_workers();
         }
     }
 
     /// Writes what workers pass to the kernel, at most a batch of each; how many frames.
-    fn to_kernel(&mut self) -> usize {
+    fn serve_workers(&mut self) -> usize {
         let mut taken = 0;
         for end in &mut self.ends {
             for _ in 0..BATCH {
@@ -188,7 +188,7 @@ impl<P: FramePool> Mover<P> {
     }
 
     /// Reads what the kernel sends out of a twin, at most a batch; how many frames.
-    fn from_kernel(&mut self, at: usize) -> Result<usize, Removed> {
+    fn serve_twin(&mut self, at: usize) -> Result<usize, Removed> {
         for taken in 0..BATCH {
             let len = match self.twins[at].tap.read(&mut self.scratch) {
                 Ok(len) => len,

@@ -5,18 +5,18 @@ use crate::net::tests::{AMPLE, HeapPool, Rig, arp_frame, in_namespace, ip, mac, 
 use weir_dataplane::Mac;
 
 #[test]
-fn the_wait_grows_to_a_millisecond_and_ends_with_work() {
+fn the_wait_grows_to_two_milliseconds_and_ends_with_work() {
     let mut pace = Pace::default();
     for _ in 0..64 {
         assert_eq!(pace.wait(), Duration::ZERO);
         pace.turned(false);
     }
     let mut waits = Vec::new();
-    for _ in 0..7 {
+    for _ in 0..8 {
         waits.push(pace.wait().as_micros());
         pace.turned(false);
     }
-    assert_eq!(waits, [50, 100, 200, 400, 800, 1000, 1000]);
+    assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
     pace.turned(true);
     assert_eq!(pace.wait(), Duration::ZERO);
 }
@@ -65,10 +65,7 @@ fn frames_pass_both_ways_by_port_and_worker() {
         assert_eq!(counters.twins[2].to_kernel_bytes.get(), 42);
         assert_eq!(counters.twins[0].to_kernel_frames.get(), 0);
         assert!(counters.twins[1].from_kernel_frames.get() >= 1);
-        assert_eq!(
-            (counters.twins[1].port.0, counters.twins[1].name.as_str()),
-            (1, "w1")
-        );
+        assert_eq!(counters.twins[1].name.as_str(), "w1");
         for twin in &counters.twins {
             assert!(
                 TwinDrop::ALL
@@ -194,28 +191,5 @@ fn stop_gives_the_kernel_what_workers_have_passed() {
         rig.thread.stop();
         assert_eq!(counters.twins[0].to_kernel_frames.get(), 1000);
         assert_eq!(rig.workers[0].out.slots(), 1024);
-    });
-}
-
-#[test]
-fn zz_idle_cost() {
-    in_namespace("idle", || {
-        let (_rig, _counters) = one_twin(64, AMPLE);
-        let read = || {
-            let mut t = 0u64;
-            for e in std::fs::read_dir("/proc/self/task").unwrap() {
-                let p = e.unwrap().path();
-                let c = std::fs::read_to_string(p.join("comm")).unwrap();
-                if c.trim() == "weir-twin" {
-                    let s = std::fs::read_to_string(p.join("schedstat")).unwrap();
-                    t += s.split(' ').next().unwrap().parse::<u64>().unwrap();
-                }
-            }
-            t
-        };
-        std::thread::sleep(Duration::from_secs(1));
-        let a = read();
-        std::thread::sleep(Duration::from_secs(5));
-        println!("IDLE {} us/s", (read() - a) / 5000);
     });
 }

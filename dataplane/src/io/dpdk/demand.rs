@@ -35,11 +35,8 @@ impl PoolDemand {
     pub fn new(ports: &[PortOptions], rings: u32, parked: u32) -> PoolDemand {
         let workers = ports.iter().map(|p| p.workers).max().unwrap_or(0);
         let workers = u32::from(workers);
-        let per_port = |p: &PortOptions| {
-            u32::from(p.workers) * (u32::from(p.rx_descriptors) + u32::from(p.tx_descriptors))
-        };
         PoolDemand {
-            descriptors: ports.iter().map(per_port).sum(),
+            descriptors: ports.iter().map(PortOptions::descriptors).sum(),
             caches: workers * (CACHE + CACHE / 2),
             in_hand: workers * (1 + ports.len() as u32) * BURST as u32,
             rings,

@@ -1,7 +1,8 @@
 //! Starts DPDK's environment (EAL), once a process, for its life.
 
 use std::collections::HashSet;
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -167,7 +168,7 @@ impl Eal {
     #[must_use]
     pub fn version(&self) -> String {
         // SAFETY: returns a static string.
-        unsafe { std::ffi::CStr::from_ptr(dpdk_sys::rte_version()) }
+        unsafe { CStr::from_ptr(dpdk_sys::rte_version()) }
             .to_string_lossy()
             .into_owned()
     }
@@ -210,11 +211,23 @@ fn start(options: &EalOptions, devices: &[Device]) -> Result<(), EalError> {
     argv.push(std::ptr::null_mut());
     // SAFETY: argc strings and a null; none is freed; the array itself lives during the call.
     let code = unsafe { dpdk_sys::rte_eal_init(argc, argv.as_mut_ptr()) };
-    if code >= 0 {
-        return Ok(());
-    }
     // SAFETY: reads a thread-local of DPDK's.
-    Err(refused(unsafe { dpdk_sys::weir_errno() }))
+    let errno = unsafe { dpdk_sys::weir_errno() };
+    remove_runtime_directory();
+    if code >= 0 {
+        Ok(())
+    } else {
+        Err(refused(errno))
+    }
+}
+
+/// EAL makes a directory for this process under /var/run/dpdk, and with our arguments puts
+/// nothing into it: without this every run would leave one behind.
+fn remove_runtime_directory() {
+    // SAFETY: returns a static string, written by rte_eal_init.
+    let path = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
+    // Not there, or not empty after all: no harm.
+    let _ = std::fs::remove_dir(OsStr::from_bytes(path.to_bytes()));
 }
 
 /// EAL's refusal with errno `code`, and what it logged.

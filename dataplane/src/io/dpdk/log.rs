@@ -20,6 +20,19 @@ pub enum LogLevel {
     Debug,
 }
 
+/// What drivers call errors or warnings at every start though nothing is wrong; passed on as
+/// [`LogLevel::Debug`].
+const HARMLESS: &[&str] = &[
+    // net_tap on a kernel without the multiq qdisc: no rte_flow then, which Weir does not use.
+    "tap_nl_dump_ext_ack(): Specified qdisc kind is unknown",
+    "qdisc_create_multiq(): Could not add multiq qdisc",
+    "failed to create multiq qdisc.",
+    "Disabling rte flow support: ",
+    // There are no secondary processes to talk to.
+    "tap_mp_req_on_rxtx(): Failed to send",
+    "rte_pmd_memif_probe(): Failed to register mp action callback",
+];
+
 /// Where DPDK's lines go.
 pub(super) type Sink = fn(LogLevel, &str);
 
@@ -63,8 +76,9 @@ unsafe extern "C" fn on_log(text: *const c_char, len: usize) {
     // SAFETY: the stream hands over `len` bytes that are its own until we return.
     let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), len) };
     let text = String::from_utf8_lossy(bytes);
-    let level = level();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let harmless = HARMLESS.iter().any(|known| line.contains(known));
+        let level = if harmless { LogLevel::Debug } else { level() };
         if let Some(sink) = SINK.get() {
             sink(level, line);
         }

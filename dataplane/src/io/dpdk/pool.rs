@@ -11,10 +11,7 @@ use super::mbuf::Mbuf;
 use super::{cache, errno_text, log};
 use crate::io::{Burst, FramePool};
 
-/// The pool's shared ring. `ring_mt_rts` instead of DPDK's default, because with the default a
-/// thread that loses its processor in the middle of a refill makes all others spin until it is
-/// back, and Weir may run more workers than there are processors.
-const RING: &std::ffi::CStr = c"ring_mt_rts";
+mod make;
 
 /// Bytes around an IP packet of MTU size: Ethernet header, VLAN tag, FCS.
 const ETHERNET: u32 = 14 + 4 + 4;
@@ -22,6 +19,9 @@ const ETHERNET: u32 = 14 + 4 + 4;
 /// Bytes that forwarding may add at a frame's end (a payload that a rewritten address makes
 /// longer). What it adds in front (outer headers, TCP options) goes into the headroom of 128.
 const TAIL_ROOM: u32 = 64;
+
+/// Linux's errno for something that is there already.
+const EEXIST: i32 = 17;
 
 /// What to make a pool of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +112,9 @@ pub enum PoolError {
         /// DPDK's last words, in brackets; may be empty.
         log: String,
     },
+    /// There is a pool of this name.
+    #[error("pool name {0:?}: taken; pools live as long as the process")]
+    NameTaken(String),
     /// The name has a zero byte or is too long.
     #[error("pool name {0:?}: at most 25 bytes, none of them zero")]
     BadName(String),
@@ -138,7 +141,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`PoolError`]: fewer buffers than the demand, no memory, a bad name.
-    pub fn new(_eal: &Eal, options: &PoolOptions) -> Result<Pool, PoolError> {
+    pub fn new(eal: &Eal, options: &PoolOptions) -> Result<Pool, PoolError> {
         let (capacity, room) = (options.buffers(), data_room(options.mtu));
         if capacity < options.demand.total() {
             return Err(PoolError::TooFew {
@@ -150,31 +153,19 @@ impl Pool {
             .ok()
             .filter(|name| name.count_bytes() <= 25)
             .ok_or_else(|| PoolError::BadName(options.name.clone()))?;
-        let socket = options.socket.map_or(-1, |s| s as i32); // -1: SOCKET_ID_ANY
         log::take_recent();
-        // SAFETY: EAL runs (`_eal`); the strings are read during the call only.
-        let raw = unsafe {
-            dpdk_sys::rte_pktmbuf_pool_create_by_ops(
-                name.as_ptr(),
-                capacity,
-                CACHE,
-                0,
-                room,
-                socket,
-                RING.as_ptr(),
-            )
-        };
-        let Some(raw) = NonNull::new(raw) else {
-            // SAFETY: reads a thread-local of DPDK's.
-            let code = unsafe { dpdk_sys::weir_errno() };
-            return Err(PoolError::NoMemory {
+        let raw = make::pool(eal, &name, capacity, room, options.socket).map_err(|code| {
+            if code.abs() == EEXIST {
+                return PoolError::NameTaken(options.name.clone());
+            }
+            PoolError::NoMemory {
                 count: capacity,
                 room,
                 mib: options.memory_mib(),
                 reason: errno_text(code),
                 log: log::recent_in_brackets(),
-            });
-        };
+            }
+        })?;
         Ok(Pool {
             raw,
             capacity,

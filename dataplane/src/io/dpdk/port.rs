@@ -5,64 +5,24 @@ use std::sync::Arc;
 
 use dpdk_sys::{flags, rte_eth_conf, rte_eth_dev_info};
 
-use super::device::{BadDevice, Device};
+use super::device::Device;
 use super::eal::Eal;
 use super::pool::{Pool, largest_mtu};
 use super::queue::DpdkQueue;
 use super::rss::{self, Misfit};
 use super::{errno_text, log};
-use crate::steer::{Alignment, BUCKETS, KEY_LEN};
-use crate::types::{CoreId, Mac, PortId};
+use crate::steer::Alignment;
+use crate::types::{Mac, PortId};
 
+mod error;
 mod handle;
+mod options;
 
+pub use error::{PortError, Problem};
 pub(super) use handle::Claim;
 pub use handle::{Link, PortHandle, PortStats};
-
-/// What one port is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortOptions {
-    /// The operator's name for it, for error texts.
-    pub name: String,
-    /// Its device ([`Device`]); one that [`Eal::init`] was given.
-    pub device: String,
-    /// Largest IP packet, bytes.
-    pub mtu: u16,
-    /// How many workers poll it, 1 to 128.
-    pub workers: u8,
-    /// The ownership function's key, for RSS.
-    pub key: [u8; KEY_LEN],
-    /// The ownership function's map ([`crate::steer::spread`]), for RSS.
-    pub map: [CoreId; BUCKETS],
-    /// Descriptors of a receive queue. 1,024 are 0.7 ms of 64-byte frames at 1.5 Mpps a queue:
-    /// what a worker may be away without loss. The driver rounds them to what it can.
-    pub rx_descriptors: u16,
-    /// Descriptors of a transmit queue.
-    pub tx_descriptors: u16,
-}
-
-impl PortOptions {
-    /// A port of MTU 1,500 with queues of 1,024 descriptors.
-    #[must_use]
-    pub fn new(
-        name: &str,
-        device: &str,
-        workers: u8,
-        key: [u8; KEY_LEN],
-        map: [CoreId; BUCKETS],
-    ) -> PortOptions {
-        PortOptions {
-            name: name.to_owned(),
-            device: device.to_owned(),
-            mtu: 1500,
-            workers,
-            key,
-            map,
-            rx_descriptors: 1024,
-            tx_descriptors: 1024,
-        }
-    }
-}
+pub use options::PortOptions;
+use options::held;
 
 /// An open, started port.
 #[derive(Debug)]
@@ -85,98 +45,12 @@ pub struct OpenPort {
     pub tx_queues: u8,
     /// Whether flows arrive at their owner. With one worker they do.
     pub alignment: Alignment,
-    /// How its RSS differs from the ownership function, if it does; of no interest with one
-    /// worker.
+    /// Why it is unaligned, if it is.
     pub misfit: Option<Misfit>,
     /// One for each worker, in their order.
     pub queues: Vec<DpdkQueue>,
     /// For control. The port closes when the handle, its clones and all queues are gone.
     pub handle: PortHandle,
-}
-
-/// Why a port could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("port {port}: device {device}: {problem}")]
-pub struct PortError {
-    /// The operator's name of the port.
-    pub port: String,
-    /// Its device.
-    pub device: String,
-    /// What is wrong.
-    pub problem: Problem,
-}
-
-/// What is wrong with a port.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    /// Of no known form.
-    #[error(transparent)]
-    BadDevice(#[from] BadDevice),
-    /// EAL was not given it, or it was closed.
-    #[error("DPDK has no port of it; was EAL started with it?")]
-    Absent,
-    /// No worker, or too many.
-    #[error("{0} workers; use 1 to 128")]
-    Workers(u8),
-    /// It offers no queue at all.
-    #[error("the driver offers {rx} receive and {tx} transmit queues; at least one of each")]
-    NoQueues {
-        /// Receive queues.
-        rx: u16,
-        /// Transmit queues.
-        tx: u16,
-    },
-    /// It spreads frames over queues that nobody would poll.
-    #[error(
-        "it spreads frames over {queues} queues, {workers} workers would poll only theirs; \
-         use qpairs={workers} or less"
-    )]
-    UnpolledQueues {
-        /// Queues that get frames.
-        queues: u16,
-        /// Workers.
-        workers: u8,
-    },
-    /// The device cannot carry such packets.
-    #[error("mtu {mtu}: the device takes {min} to {max}")]
-    Mtu {
-        /// Asked for, bytes.
-        mtu: u16,
-        /// Least.
-        min: u16,
-        /// Most.
-        max: u16,
-    },
-    /// The pool was made for smaller packets.
-    #[error("mtu {mtu}: the packet buffers hold {max}; make the pool for the largest MTU")]
-    Room {
-        /// Asked for, bytes.
-        mtu: u16,
-        /// Most.
-        max: u16,
-    },
-    /// The drivers want more descriptors than the pool was sized for.
-    #[error(
-        "its queues and those of the ports before it have {descriptors} descriptors; the packet \
-         buffers count on {counted}; lower rx_descriptors or tx_descriptors to what the driver \
-         takes, or make the pool larger"
-    )]
-    Descriptors {
-        /// Descriptors with this port.
-        descriptors: u32,
-        /// What the pool counts on.
-        counted: u32,
-    },
-    /// A step that the driver refused.
-    #[error("{step}: {reason}{log}")]
-    Refused {
-        /// What was tried.
-        step: &'static str,
-        /// The driver's errno in words.
-        reason: String,
-        /// DPDK's last words, in brackets; may be empty.
-        log: String,
-    },
 }
 
 /// Opens and starts `ports`, all receiving into `pool`; their ids are their places in the list.
@@ -275,8 +149,8 @@ fn open_one(
     let info = info(number)?;
     let plan = plan(number, options, &info)?;
     check_room(options, &info, pool)?;
-    *descriptors += u32::from(plan.rx_queues) * u32::from(plan.rx_descriptors)
-        + u32::from(plan.tx_queues) * u32::from(plan.tx_descriptors);
+    let (rx, tx) = held(&options.device, plan.rx_descriptors, plan.tx_descriptors);
+    *descriptors += u32::from(plan.rx_queues) * rx + u32::from(plan.tx_queues) * tx;
     if *descriptors > pool.demand().descriptors {
         return Err(Problem::Descriptors {
             descriptors: *descriptors,
@@ -284,16 +158,14 @@ fn open_one(
         });
     }
     // From here on, whatever fails, the port is closed again.
-    let claim = Arc::new(Claim::new(number));
+    let claim = Arc::new(Claim::new(number).ok_or(Problem::InUse)?);
     configure(number, options, &info, &plan)?;
     set_up_queues(number, &info, &plan, pool)?;
     // SAFETY: configured, all queues set up.
     step("starting", unsafe { dpdk_sys::rte_eth_dev_start(number) })?;
     accept_groups(number)?;
 
-    let programmed = rss::program(number, &info, &options.key, &options.map, plan.rx_queues);
-    let misfit = misfit(&plan, options, programmed);
-    let aligned = options.workers == 1 || misfit.is_none();
+    let misfit = misfit(number, options, &info, &plan);
     let queues: Vec<DpdkQueue> = (0..u16::from(options.workers))
         .map(|worker| {
             let (rx, tx) = (worker < plan.rx_queues, worker < plan.tx_queues);
@@ -317,10 +189,9 @@ fn open_one(
         socket: socket(number),
         rx_queues: plan.rx_queues as u8,
         tx_queues: plan.tx_queues as u8,
-        alignment: if aligned {
-            Alignment::Aligned
-        } else {
-            Alignment::Unaligned
+        alignment: match misfit {
+            None => Alignment::Aligned,
+            Some(_) => Alignment::Unaligned,
         },
         misfit,
         queues,
@@ -480,17 +351,26 @@ fn accept_groups(number: u16) -> Result<(), Problem> {
     optional("accepting all frames", code).map(|_| ())
 }
 
-/// What keeps a port of several workers from being aligned.
-fn misfit(plan: &Plan, options: &PortOptions, programmed: Result<(), Misfit>) -> Option<Misfit> {
-    if plan.rx_queues != u16::from(options.workers) {
+/// What keeps the port from being aligned; with one worker nothing does.
+fn misfit(
+    number: u16,
+    options: &PortOptions,
+    info: &rte_eth_dev_info,
+    plan: &Plan,
+) -> Option<Misfit> {
+    if options.workers == 1 {
+        return None;
+    }
+    let (key, map, queues) = (&options.key, &options.map, plan.rx_queues);
+    // Fewer queues are programmed too: their workers at least share the work.
+    let programmed = rss::program(number, &plan.driver, info, key, map, queues);
+    if queues != u16::from(options.workers) {
         return Some(Misfit::Queues {
-            queues: plan.rx_queues,
+            queues,
             workers: options.workers,
         });
     }
-    // A card's own difference says more than the driver's kind.
-    let software = rss::is_software(&plan.driver).then_some(Misfit::Software);
-    programmed.err().or(software)
+    programmed.err()
 }
 
 fn mac(number: u16) -> Result<Mac, Problem> {

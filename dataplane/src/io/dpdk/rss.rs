@@ -21,6 +21,9 @@ const SOFTWARE: &[&str] = &[
     "net_virtio_user",
 ];
 
+/// Of these, those that log errors when asked for RSS, at every start: not asked.
+const DEAF: &[&str] = &["net_tap"];
+
 /// The kinds of packets whose hash takes addresses and ports; both must be, or the port does
 /// not agree with the ownership function.
 const FOUR_TUPLE: u64 = flags::RSS_IPV4_TCP | flags::RSS_IPV4_UDP;
@@ -36,7 +39,7 @@ const MAX_KEY: usize = 255;
 /// Why a port is unaligned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
-    /// One of [`SOFTWARE`].
+    /// No card behind it.
     #[error("a software driver, whose queues follow no key")]
     Software,
     /// A worker has no receive queue, so some owners would get nothing.
@@ -95,24 +98,33 @@ fn table(map: &[CoreId; BUCKETS], size: u16, queues: u16) -> Option<Vec<u16>> {
     folds.then(|| (0..size).map(queue).collect())
 }
 
-/// Programs key and table into the started port `port` and reads both back.
+/// Programs key and table into the started port `port` of `driver` and reads both back. A
+/// software driver is programmed as well, for what it may be worth, but not believed.
 ///
 /// # Errors
 /// The first thing in which the port differs from what was asked.
 pub(super) fn program(
     port: u16,
+    driver: &str,
     info: &rte_eth_dev_info,
     key: &[u8; KEY_LEN],
     map: &[CoreId; BUCKETS],
     queues: u16,
 ) -> Result<(), Misfit> {
+    if DEAF.contains(&driver) {
+        return Err(Misfit::Software);
+    }
     let functions = hash_functions(info);
     if functions & FOUR_TUPLE != FOUR_TUPLE {
         return Err(Misfit::Hash);
     }
     program_key(port, functions, &stretch(key, info.hash_key_size))?;
     let table = table(map, info.reta_size, queues).ok_or(Misfit::TableSize(info.reta_size))?;
-    program_table(port, &table)
+    program_table(port, &table)?;
+    if is_software(driver) {
+        return Err(Misfit::Software);
+    }
+    Ok(())
 }
 
 fn program_key(port: u16, functions: u64, key: &[u8]) -> Result<(), Misfit> {

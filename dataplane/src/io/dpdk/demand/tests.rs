@@ -25,6 +25,15 @@ fn adds_up_whatever_can_hold_a_buffer() {
 }
 
 #[test]
+fn af_xdp_holds_its_rings_whatever_is_asked_for() {
+    let mut port = port(2);
+    port.device = "net_af_xdp0,iface=veth0".into();
+    port.tx_descriptors = 4096;
+    let demand = PoolDemand::new(&[port], 0, 0);
+    assert_eq!(demand.descriptors, 2 * (2048 + 4096));
+}
+
+#[test]
 fn no_port_needs_nothing_but_what_is_said() {
     assert_eq!(PoolDemand::new(&[], 7, 1).total(), 8);
 }

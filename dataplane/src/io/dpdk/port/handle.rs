@@ -1,5 +1,6 @@
 //! A port as control sees it, and what keeps it open.
 
+use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,13 +17,17 @@ pub(in super::super) struct Claim {
     control: Mutex<()>,
 }
 
+/// The ports that are claimed: each once, or two would poll one queue.
+static CLAIMED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
 impl Claim {
-    /// Claims the port `id`, which nobody else has.
-    pub(super) fn new(id: u16) -> Claim {
-        Claim {
+    /// Claims the port `id`; `None` when it is claimed already.
+    pub(super) fn new(id: u16) -> Option<Claim> {
+        let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.insert(id).then(|| Claim {
             id,
             control: Mutex::new(()),
-        }
+        })
     }
 
     /// DPDK's number of the port.
@@ -39,6 +44,8 @@ impl Drop for Claim {
             dpdk_sys::rte_eth_dev_stop(self.id);
             dpdk_sys::rte_eth_dev_close(self.id);
         }
+        let mut claimed = CLAIMED.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.remove(&self.id);
     }
 }
 

@@ -1,0 +1,85 @@
+//! A whole file as written, and the plain data that it becomes when nothing was wrong.
+#![forbid(unsafe_code)]
+
+use weir_dataplane::conn::state::Timeouts;
+use weir_dataplane::service::ServiceKey;
+
+use super::defaults;
+use super::machine::{PortDraft, WorkersDraft};
+use super::reader::At;
+use super::services::{ServerDraft, ServiceDraft};
+use super::types::{Addresses, Config, Log, Port, RealServer, Service, Workers};
+
+/// A whole file as written.
+#[derive(Debug)]
+pub(super) struct Draft<'t> {
+    pub(super) workers: WorkersDraft<'t>,
+    pub(super) ports: Vec<PortDraft<'t>>,
+    pub(super) services: Vec<ServiceDraft<'t>>,
+    pub(super) timeouts: Timeouts,
+    pub(super) addresses: Addresses,
+    pub(super) log: Log,
+}
+
+impl Draft<'_> {
+    /// The plain data. Only for a draft in which nothing was wrong.
+    pub(super) fn finish(self) -> Config {
+        let workers = self.workers;
+        Config {
+            workers: Workers {
+                cores: workers.cores,
+                memory: workers.memory.map_or(defaults::MEMORY, |m| m.value),
+                max_connections: workers
+                    .max_connections
+                    .map_or(defaults::MAX_CONNECTIONS, |m| m.value),
+                hugepages: workers.hugepages,
+                idle: workers.idle,
+            },
+            ports: self.ports.into_iter().map(finish_port).collect(),
+            services: self.services.into_iter().map(finish_service).collect(),
+            timeouts: self.timeouts,
+            addresses: self.addresses,
+            log: self.log,
+        }
+    }
+}
+
+/// A value whose absence was reported, so that no draft without it comes here.
+fn given<T>(value: Option<At<T>>) -> T {
+    value
+        .expect("a missing value was reported as a problem")
+        .value
+}
+
+fn finish_port(port: PortDraft<'_>) -> Port {
+    Port {
+        name: given(port.name),
+        device: given(port.device),
+        addresses: port.addresses.iter().map(|a| a.value).collect(),
+        mtu: port.mtu,
+        rx_checksum: port.rx_checksum,
+    }
+}
+
+fn finish_service(service: ServiceDraft<'_>) -> Service {
+    let address = given(service.address);
+    let ranges = service.local_addresses.iter();
+    let server = |s: ServerDraft<'_>| RealServer {
+        name: s.name.map(|n| n.value),
+        address: given(s.address),
+        weight: s.weight,
+    };
+    Service {
+        name: given(service.name),
+        key: ServiceKey {
+            proto: given(service.protocol),
+            vip: *address.ip(),
+            port: address.port(),
+        },
+        scheduler: service.scheduler,
+        forward: service.forward,
+        local_addresses: ranges.flat_map(|r| r.value.addresses()).collect(),
+        port: service.port.map(|t| t.value),
+        servers: service.servers.into_iter().map(server).collect(),
+    }
+}

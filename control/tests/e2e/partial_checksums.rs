@@ -1,0 +1,26 @@
+//! AF_PACKET ports on plain veth cables: senders leave TCP and UDP checksums partial there, and
+//! `rx_checksum = "fill"` completes them before an incremental update makes them wrong for good.
+
+use crate::client;
+use crate::servers::{Dns, Nginx, sha256, write_noise};
+use crate::topology::{Cable, Lab, rip};
+use crate::weir::{Config, Director};
+
+#[test]
+fn af_packet_on_veth_carries_tcp_and_udp_both_ways() {
+    let Some(lab) = Lab::with_cable(1, Cable::AfPacket) else {
+        return;
+    };
+    let nginx = Nginx::in_all(&lab);
+    let _dns = Dns::in_all(&lab);
+    let config = Config::new(1).cable(Cable::AfPacket).server(1, 100);
+    let _weir = Director::start(&lab, &config);
+    let noise = nginx[0].files().join("noise");
+    write_noise(&noise, 2_000_000, 4);
+
+    let (sum, _) = client::download(&lab, "/files/noise");
+    assert_eq!(sum, sha256(&noise));
+    client::upload(&lab, &noise, "/files/received");
+    assert_eq!(sha256(&nginx[0].files().join("received")), sha256(&noise));
+    assert_eq!(client::ask_dns(&lab, 10), [rip(1).octets(); 10]);
+}
