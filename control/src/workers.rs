@@ -138,7 +138,10 @@ impl WorkerThreads {
 }
 
 fn pin(core: CoreId, cpu: usize) -> Result<(), StartError> {
-    match core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
+    /// CPUs that a `cpu_set_t` has bits for; core_affinity panics past them.
+    const CPU_SETSIZE: usize = 1024;
+    let cpu_id = core_affinity::CoreId { id: cpu };
+    match cpu < CPU_SETSIZE && core_affinity::set_for_current(cpu_id) {
         true => Ok(()),
         false => Err(StartError::Pin { core, cpu }),
     }

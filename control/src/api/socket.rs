@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, Mode, flock};
 
@@ -40,8 +41,15 @@ pub(crate) enum SocketError {
 #[derive(Debug)]
 pub(crate) struct ApiSocket {
     path: PathBuf,
-    /// Device and inode of the file that was made.
-    file: (u64, u64),
+    file: Identity,
+}
+
+/// Which file it is: device, inode, and when it was made, because inodes are used again.
+type Identity = (u64, u64, Option<SystemTime>);
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    let meta = fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino(), meta.created().ok()))
 }
 
 /// Makes the socket at `path`, mode 0660, and the directory it is in when that is missing.
@@ -71,10 +79,9 @@ pub(crate) fn listen(path: &Path) -> Result<(ApiSocket, tokio::net::UnixListener
     rustix::process::umask(umask);
     let listener = bound.map_err(refused(path, "make it"))?;
 
-    let meta = fs::symlink_metadata(path).map_err(refused(path, "look at it"))?;
     let socket = ApiSocket {
         path: path.to_owned(),
-        file: (meta.dev(), meta.ino()),
+        file: identity(path).map_err(refused(path, "look at it"))?,
     };
     let listener = listener
         .set_nonblocking(true)
@@ -118,7 +125,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 
 impl Drop for ApiSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.file);
+        let ours = identity(&self.path).is_ok_and(|file| file == self.file);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!("cannot remove the socket {}: {error}", self.path.display());
         }

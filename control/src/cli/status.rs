@@ -46,12 +46,8 @@ pub(super) fn human(s: &Status) -> String {
         count(s.routes as u64, "route"),
         count(s.neighbours as u64, "neighbour"),
     );
-    let _ = writeln!(
-        text,
-        "{} of {}\n",
-        count(s.connections, "connection"),
-        grouped(s.max_connections)
-    );
+    let (standing, room) = (grouped(s.connections), grouped(s.max_connections));
+    let _ = writeln!(text, "{standing} of {room} connections\n");
     workers(s, &mut text);
     text.push('\n');
     ports(s, &mut text);
@@ -98,10 +94,10 @@ fn ports(s: &Status, text: &mut String) {
         ("MTU", Align::Right),
         ("RSS", Align::Left),
         ("QUEUES", Align::Right),
-        ("RX", Align::Right),
-        ("", Align::Right),
-        ("TX", Align::Right),
-        ("", Align::Right),
+        ("RX PACKETS", Align::Right),
+        ("RX BYTES", Align::Right),
+        ("TX PACKETS", Align::Right),
+        ("TX BYTES", Align::Right),
         ("TX FULL", Align::Right),
         ("RX MISSED", Align::Right),
     ]);

@@ -186,3 +186,6 @@ pub(crate) enum LinkEvent {
     /// A filled page.
     Conns(Box<ConnPage>),
 }
+
+#[cfg(test)]
+mod tests;
