@@ -612,6 +612,7 @@ fn pick_server(
         .ok_or(DropReason::NoServer)?;
     let view = View {
         servers: &service.servers,
+        generation: snapshot.generation,
     };
     let at = service
         .scheduler

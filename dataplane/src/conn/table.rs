@@ -245,6 +245,15 @@ impl ConnTable {
         } else {
             self.free = self.entries[at as usize].side;
         }
+        // The entry that the next opening will take.
+        let next = if self.free == NIL {
+            self.fresh
+        } else {
+            self.free
+        };
+        if let Some(next) = self.entries.get(next as usize) {
+            prefetch(next);
+        }
         self.entries[at as usize] = conn;
         self.live += 1;
         Ok(Inserted(ConnId(at)))
@@ -313,6 +322,15 @@ impl ConnTable {
             looked += due.records.len();
             for &at in &due.records {
                 prefetch(&self.entries[at as usize]);
+            }
+            // Removing touches both keys' lines: load them for all before the first.
+            for &at in &due.records {
+                let conn = &self.entries[at as usize];
+                if conn.is_live() && conn.wheel_slot == due.slot && conn.deadline.reached(now) {
+                    for dir in [Direction::Inbound, Direction::Outbound] {
+                        self.index.prefetch(self.hash.of(&conn.key(dir)));
+                    }
+                }
             }
             for &at in &due.records {
                 let conn = &mut self.entries[at as usize];

@@ -17,6 +17,9 @@ mod wrr;
 pub struct View<'a> {
     /// The service's servers, in configuration order.
     pub servers: &'a [Candidate],
+    /// The snapshot they are from, above 0: what is worked out from the list holds as long as
+    /// this stays the same.
+    pub generation: u64,
 }
 
 /// What a scheduler remembers between picks; all zero at first.
@@ -26,6 +29,12 @@ pub struct Cursor {
     pub next: u32,
     /// wrr: the weight level of the current pass.
     pub level: u32,
+    /// wrr: the largest weight and the step between levels, as of `generation`.
+    pub max: u32,
+    /// See `max`.
+    pub step: u32,
+    /// The snapshot that `max` and `step` were worked out from.
+    pub generation: u64,
 }
 
 macro_rules! schedulers {

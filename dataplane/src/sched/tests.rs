@@ -15,7 +15,15 @@ fn picks(kind: SchedulerKind, weights: &[u32], n: usize) -> Vec<Option<usize>> {
     let servers = servers(weights);
     let mut cursor = Cursor::default();
     (0..n)
-        .map(|_| kind.pick(View { servers: &servers }, &mut cursor))
+        .map(|_| {
+            kind.pick(
+                View {
+                    servers: &servers,
+                    generation: 1,
+                },
+                &mut cursor,
+            )
+        })
         .collect()
 }
 
@@ -46,7 +54,13 @@ fn a_shrinking_list_never_picks_past_its_end() {
         for n in (1..=20).rev() {
             let list = servers(&vec![7; n]);
             for _ in 0..n / 2 + 1 {
-                let at = kind.pick(View { servers: &list }, &mut cursor);
+                let at = kind.pick(
+                    View {
+                        servers: &list,
+                        generation: n as u64,
+                    },
+                    &mut cursor,
+                );
                 assert!(
                     at.is_some_and(|at| at < n),
                     "{} of {n}: {at:?}",

@@ -10,13 +10,18 @@ use super::{Cursor, View};
 
 pub(super) fn pick(view: View<'_>, cursor: &mut Cursor) -> Option<usize> {
     let servers = view.servers;
-    let max = servers.iter().map(|s| s.weight).max().filter(|&w| w > 0)?;
-    let step = servers.iter().map(|s| s.weight).fold(0, gcd);
+    if cursor.generation != view.generation {
+        // Once a snapshot and worker, not once a connection: the divisions cost 70 ns.
+        cursor.max = servers.iter().map(|s| s.weight).max().unwrap_or(0);
+        cursor.step = servers.iter().map(|s| s.weight).fold(0, gcd);
+        cursor.generation = view.generation;
+    }
+    let (max, step) = (cursor.max, cursor.step);
+    if max == 0 {
+        return None;
+    }
     if cursor.level == 0 || cursor.level > max {
-        *cursor = Cursor {
-            next: 0,
-            level: max,
-        };
+        (cursor.next, cursor.level) = (0, max);
     }
     // Bounded: at the lowest level at least the heaviest server qualifies, so two passes do.
     for _ in 0..=2 * servers.len() {
