@@ -208,7 +208,11 @@ impl Control {
     pub(crate) async fn run(&mut self, inputs: &mut Inputs) -> anyhow::Result<()> {
         let watchdog = systemd::watchdog();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
-        let mut pulse = tokio::time::interval(watchdog.unwrap_or(PULSE));
+        let pulse_every = watchdog.unwrap_or(PULSE);
+        let mut pulse = tokio::time::interval_at(
+            tokio::time::Instant::now() + pulse_every, // READY=1 goes before WATCHDOG=1
+            pulse_every,
+        );
         for interval in [&mut housekeeping, &mut pulse] {
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         }
@@ -225,7 +229,7 @@ impl Control {
                 Some(()) = inputs.reload.recv() => self.reload_asked(None),
                 Some(done) = self.finished.recv() => self.done(done),
                 _ = housekeeping.tick() => self.keep_house(),
-                _ = pulse.tick() => self.feel_pulse(),
+                _ = pulse.tick() => self.feel_pulse(watchdog.is_some()),
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -440,12 +444,13 @@ impl Control {
         }
     }
 
-    fn feel_pulse(&mut self) {
+    /// Looks whether all workers turn; `watched`: systemd wants to know.
+    fn feel_pulse(&mut self, watched: bool) {
         let stuck = self.pulse.stuck(&self.links);
         for core in &stuck {
             tracing::error!("worker {} does not turn any more", core.0);
         }
-        if stuck.is_empty() {
+        if stuck.is_empty() && watched {
             systemd::alive();
         }
     }
