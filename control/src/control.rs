@@ -13,6 +13,7 @@
 //! ports.rs        cards and twins                services.rs   services for listings
 //! kernel.rs       asking the kernel              counters.rs   every counter by name
 //! pulse.rs        do all workers turn?           systemd.rs    what systemd is told
+//! answers.rs      what the API is answered
 //! ```
 #![forbid(unsafe_code)]
 
@@ -24,12 +25,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use weir_dataplane::route::{Fib, Hop, Route};
 
-use crate::api::documents::Status;
-use crate::api::{Request, documents};
+use crate::api::Request;
 use crate::config::Config;
 use crate::model::{self, Model, OutOfIds};
 use crate::net::{AddressKind, AddressProblem, NetEvent, TwinThreadCounters, WantedAddress};
 
+mod answers;
 mod counters;
 pub(crate) mod kernel;
 pub(crate) mod link;
@@ -207,7 +208,11 @@ impl Control {
     pub(crate) async fn run(&mut self, inputs: &mut Inputs) -> anyhow::Result<()> {
         let watchdog = systemd::watchdog();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
-        let mut pulse = tokio::time::interval(watchdog.unwrap_or(PULSE));
+        let pulse_every = watchdog.unwrap_or(PULSE);
+        let mut pulse = tokio::time::interval_at(
+            tokio::time::Instant::now() + pulse_every, // READY=1 goes before WATCHDOG=1
+            pulse_every,
+        );
         for interval in [&mut housekeeping, &mut pulse] {
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         }
@@ -224,7 +229,7 @@ impl Control {
                 Some(()) = inputs.reload.recv() => self.reload_asked(None),
                 Some(done) = self.finished.recv() => self.done(done),
                 _ = housekeeping.tick() => self.keep_house(),
-                _ = pulse.tick() => self.feel_pulse(),
+                _ = pulse.tick() => self.feel_pulse(watchdog.is_some()),
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -439,65 +444,14 @@ impl Control {
         }
     }
 
-    fn feel_pulse(&mut self) {
+    /// Looks whether all workers turn; `watched`: systemd wants to know.
+    fn feel_pulse(&mut self, watched: bool) {
         let stuck = self.pulse.stuck(&self.links);
         for core in &stuck {
             tracing::error!("worker {} does not turn any more", core.0);
         }
-        if stuck.is_empty() {
+        if stuck.is_empty() && watched {
             systemd::alive();
-        }
-    }
-
-    fn request(&mut self, request: Request) {
-        // Whoever asked may have gone: then the answer is dropped.
-        match request {
-            Request::Status(back) => drop(back.send(self.status())),
-            Request::Services(back) => drop(back.send(self.service_document())),
-            Request::Counters(back) => {
-                drop(back.send(counters::document(&self.links, self.twins.as_deref())));
-            }
-            Request::Connections(filter, back) => self.listings.ask(filter, back),
-            Request::Reload(back) => self.reload_asked(Some(back)),
-        }
-    }
-
-    fn service_document(&self) -> documents::Services {
-        let keys: Vec<_> = self.config.services.iter().map(|s| s.key).collect();
-        self.services
-            .document(self.generation, &self.model, &keys, &self.links)
-    }
-
-    fn status(&self) -> Status {
-        let workers = self.links.iter().zip(&self.placement);
-        let workers = workers.map(|(link, (cpu, idle))| {
-            let counters = link.counters();
-            documents::Worker {
-                worker: link.core().0,
-                cpu: *cpu,
-                idle: (*idle).to_owned(),
-                idle_polls: counters.idle_polls.get(),
-                busy_polls: counters.busy_polls.get(),
-                connections: counters.conns.get(),
-                generation: link.generation(),
-            }
-        });
-        let workers: Vec<_> = workers.collect();
-        let ports = self.ports.iter().map(|port| port.document(&self.links));
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            generation: self.generation,
-            settled: self.rollout.is_settled() && !self.changed,
-            config_file: self.config_file.display().to_string(),
-            services: self.config.services.len(),
-            routes: self.routes.len(),
-            neighbours: self.neighbours.len(),
-            connections: workers.iter().map(|worker| worker.connections).sum(),
-            max_connections: self.config.workers.max_connections.into(),
-            workers,
-            ports: ports.collect(),
         }
     }
 }

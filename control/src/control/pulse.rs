@@ -29,3 +29,6 @@ fn turns(worker: &WorkerLink) -> u64 {
         .get()
         .wrapping_add(counters.busy_polls.get())
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,7 @@ use super::super::kernel::KernelTasks;
 use super::super::link::WorkerLink;
 use super::super::ports::Outside;
 use super::super::*;
+use crate::api::documents;
 use crate::config;
 
 /// Workers of the lab.

@@ -1,0 +1,61 @@
+//! What the API is answered.
+#![forbid(unsafe_code)]
+
+use super::{Control, counters};
+use crate::api::documents::Status;
+use crate::api::{Request, documents};
+
+impl Control {
+    /// Answers, or sees to it that the answer comes. Whoever asked may have gone: then it is
+    /// dropped.
+    pub(super) fn request(&mut self, request: Request) {
+        match request {
+            Request::Status(back) => drop(back.send(self.status())),
+            Request::Services(back) => drop(back.send(self.service_document())),
+            Request::Counters(back) => {
+                drop(back.send(counters::document(&self.links, self.twins.as_deref())));
+            }
+            Request::Connections(filter, back) => self.listings.ask(filter, back),
+            Request::Reload(back) => self.reload_asked(Some(back)),
+        }
+    }
+
+    fn service_document(&self) -> documents::Services {
+        let keys: Vec<_> = self.config.services.iter().map(|s| s.key).collect();
+        self.services
+            .document(self.generation, &self.model, &keys, &self.links)
+    }
+
+    fn status(&self) -> Status {
+        let workers = self.links.iter().zip(&self.placement);
+        let workers = workers.map(|(link, (cpu, idle))| {
+            let counters = link.counters();
+            documents::Worker {
+                worker: link.core().0,
+                cpu: *cpu,
+                idle: (*idle).to_owned(),
+                idle_polls: counters.idle_polls.get(),
+                busy_polls: counters.busy_polls.get(),
+                connections: counters.conns.get(),
+                generation: link.generation(),
+            }
+        });
+        let workers: Vec<_> = workers.collect();
+        let ports = self.ports.iter().map(|port| port.document(&self.links));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            generation: self.generation,
+            settled: self.rollout.is_settled() && !self.changed,
+            config_file: self.config_file.display().to_string(),
+            services: self.config.services.len(),
+            routes: self.routes.len(),
+            neighbours: self.neighbours.len(),
+            connections: workers.iter().map(|worker| worker.connections).sum(),
+            max_connections: self.config.workers.max_connections.into(),
+            workers,
+            ports: ports.collect(),
+        }
+    }
+}
