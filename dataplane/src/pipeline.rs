@@ -32,6 +32,10 @@ use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
 use crate::types::{CoreId, Mac, PortId, Proto, Tick};
 use crate::worker::Worker;
 
+/// The two ways through [`Worker::forward`], as a constant: it is compiled for each.
+const INBOUND: bool = true;
+const OUTBOUND: bool = false;
+
 /// How a burst came to this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
@@ -146,13 +150,26 @@ impl<Q: PortQueue> Worker<Q> {
             c.looks[i] = self.look(&mut c.flows[i], lane, frame, arrival);
             if let Look::Flow = c.looks[i] {
                 c.hashes[i] = self.conns.hash(&c.flows[i].key);
+            }
+        }
+        // In a loop of its own: a prefetch waits for its page walk before it retires, and only
+        // instructions close behind it overlap with that (1 M flows: 80 -> 70 ns a packet).
+        for i in 0..burst.len() {
+            if let Look::Flow = c.looks[i] {
                 self.conns.prefetch_index(c.hashes[i]);
             }
         }
+        let mut spilled = 0u32;
         for i in 0..burst.len() {
             if let Look::Flow = c.looks[i] {
                 c.guesses[i] = self.conns.guess(c.hashes[i]);
+                spilled |= u32::from(c.guesses[i].is_none()) << i;
             }
+        }
+        while spilled != 0 {
+            let i = spilled.trailing_zeros() as usize;
+            c.guesses[i] = self.conns.guess_spilled(c.hashes[i]);
+            spilled &= spilled - 1;
         }
         for (i, frame) in burst.into_iter().enumerate() {
             match c.looks[i] {
@@ -185,14 +202,15 @@ impl<Q: PortQueue> Worker<Q> {
         if offload.l3_bad {
             return Look::Drop(DropReason::BadIpChecksum);
         }
-        let kind = match packet::parse_into(flow, frame.bytes(), offload.l3_good) {
+        let bytes = frame.bytes();
+        let kind = match packet::parse_into(flow, bytes, offload.l3_good) {
             Ok(kind) => kind,
             Err(reason) => return Look::Drop(reason),
         };
-        let dst = eth::dst(frame.bytes());
+        let dst = eth::dst(bytes);
         if dst != port.mac {
             return match dst.is_group() {
-                true => Look::Kernel(punt_class(frame.bytes())),
+                true => Look::Kernel(punt_class(bytes)),
                 false => Look::Drop(DropReason::NotOurMac),
             };
         }
@@ -241,7 +259,7 @@ impl<Q: PortQueue> Worker<Q> {
     fn conclude(
         &mut self,
         lane: usize,
-        mut frame: Q::Frame,
+        frame: Q::Frame,
         flow: &Flow,
         hit: Option<Hit>,
         arrival: Arrival,
@@ -276,9 +294,65 @@ impl<Q: PortQueue> Worker<Q> {
         if flow.ttl <= 1 {
             return self.counters.dropped(DropReason::TtlExpired);
         }
-        self.track(hit, flow, now);
-        fullnat::rewrite(frame.bytes_mut(), flow, self.conns.get(hit.id), hit.dir);
-        match self.next_hop(hit) {
+        // Apart for each direction: on a two-armed director a port sees only one of them.
+        match hit.dir {
+            Direction::Inbound => self.forward::<INBOUND>(frame, flow, hit.id, now),
+            Direction::Outbound => self.forward::<OUTBOUND>(frame, flow, hit.id, now),
+        }
+    }
+
+    /// A packet of a connection that stands: state, counters, rewrite, next hop, out.
+    #[inline(always)]
+    fn forward<const DIR: bool>(
+        &mut self,
+        mut frame: Q::Frame,
+        flow: &Flow,
+        id: ConnId,
+        now: Tick,
+    ) {
+        let dir = if DIR == INBOUND {
+            Direction::Inbound
+        } else {
+            Direction::Outbound
+        };
+        let conn = self.conns.get_mut(id);
+        let before = conn.state();
+        let after = match flow.key.proto {
+            Proto::Tcp => tcp_next(before, dir, flow.tcp_flags),
+            Proto::Udp => State::Udp,
+        };
+        conn.lasts(self.snapshot.timeouts.of(after), now);
+        if DIR == INBOUND {
+            conn.in_packets = conn.in_packets.saturating_add(1);
+        }
+        let bytes = frame.bytes_mut();
+        fullnat::rewrite(bytes, flow, conn, dir);
+        let server = conn.server_id();
+        let (hop, epoch) = if DIR == INBOUND {
+            match self.server_hops.get(server.0 as usize) {
+                Some(s) => (s.hop, s.epoch),
+                None => (NeighbourId::NONE, 0),
+            }
+        } else {
+            (conn.client_hop, conn.route_epoch)
+        };
+        if let Some(cells) = self.counters.servers.get(server) {
+            let (packets, octets) = match dir {
+                Direction::Inbound => (&cells.in_packets, &cells.in_bytes),
+                Direction::Outbound => (&cells.out_packets, &cells.out_bytes),
+            };
+            packets.add(1);
+            octets.add(u64::from(flow.ip_len));
+        }
+        if before != after {
+            self.change_state(id, after);
+        }
+        if epoch == self.fib.epoch
+            && let Some((port, mac)) = self.neighbours.get(hop)
+        {
+            return self.output(port, mac, frame);
+        }
+        match self.find_hop(Hit { id, dir }) {
             Ok(Next::Known(port, mac)) => self.output(port, mac, frame),
             Ok(Next::Ask(hop)) => self.park(hop, frame, now),
             Err(reason) => self.counters.dropped(reason),
@@ -294,25 +368,15 @@ impl<Q: PortQueue> Worker<Q> {
             && self.conns.get(hit.id).state().is_closing()
     }
 
-    /// Notes the packet in the connection and in the server's counters.
-    #[inline]
-    fn track(&mut self, hit: Hit, flow: &Flow, now: Tick) {
-        let conn = self.conns.get_mut(hit.id);
-        let before = conn.state();
-        let after = match flow.key.proto {
-            Proto::Tcp => tcp_next(before, hit.dir, flow.tcp_flags),
-            Proto::Udp => State::Udp,
-        };
-        if hit.dir == Direction::Inbound {
-            conn.in_packets = conn.in_packets.saturating_add(1);
-        }
-        let server = conn.server_id();
-        self.conns
-            .touch(hit.id, after, self.snapshot.timeouts.of(after), now);
-        let Some(cells) = self.counters.servers.get(server) else {
-            return;
-        };
-        if before.is_active() != after.is_active() {
+    /// Moves a connection to another state, in the table and in the server's gauges.
+    #[inline(never)]
+    fn change_state(&mut self, id: ConnId, after: State) {
+        let conn = self.conns.get(id);
+        let (before, server) = (conn.state(), conn.server_id());
+        self.conns.set_state(id, after);
+        if before.is_active() != after.is_active()
+            && let Some(cells) = self.counters.servers.get(server)
+        {
             let (from, to) = match after.is_active() {
                 true => (&cells.inactive, &cells.active),
                 false => (&cells.active, &cells.inactive),
@@ -320,30 +384,6 @@ impl<Q: PortQueue> Worker<Q> {
             from.sub(1);
             to.add(1);
         }
-        let (packets, bytes) = match hit.dir {
-            Direction::Inbound => (&cells.in_packets, &cells.in_bytes),
-            Direction::Outbound => (&cells.out_packets, &cells.out_bytes),
-        };
-        packets.add(1);
-        bytes.add(u64::from(flow.ip_len));
-    }
-
-    /// The next hop of a packet: the server's, or the client side's that the connection keeps.
-    #[inline]
-    fn next_hop(&mut self, hit: Hit) -> Result<Next, DropReason> {
-        let epoch = self.fib.epoch;
-        let conn = self.conns.get(hit.id);
-        let (known, fresh) = match hit.dir {
-            Direction::Inbound => {
-                let server = self.server_hops.get(conn.server_id().0 as usize);
-                server.map_or((NeighbourId::NONE, false), |s| (s.hop, s.epoch == epoch))
-            }
-            Direction::Outbound => (conn.client_hop, conn.route_epoch == epoch),
-        };
-        if fresh && let Some((port, mac)) = self.neighbours.get(known) {
-            return Ok(Next::Known(port, mac));
-        }
-        self.find_hop(hit)
     }
 
     /// Looks the next hop up, and keeps it where the next packet looks first.
@@ -453,7 +493,7 @@ impl<Q: PortQueue> Worker<Q> {
         self.counters.conns.set(u64::from(self.conns.len()));
         if let Some(cells) = self.counters.servers.get(new.server_id) {
             cells.conns.add(1);
-            cells.inactive.add(1); // state NONE; `track` makes it active
+            cells.inactive.add(1); // state NONE; the packet makes it active
         }
         Ok(id)
     }

@@ -72,3 +72,40 @@ fn journald_gets_priorities_and_no_time() {
         "<3>broken\n<4>odd port=\"wan0\"\n<6>fine\n<7>detail\n"
     );
 }
+
+/// Set in the process that is to panic.
+const VICTIM: &str = "WEIR_TEST_PANIC";
+
+#[test]
+fn a_panic_on_any_thread_ends_the_process_loudly() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    if std::env::var_os(VICTIM).is_some() {
+        init(Format::Json, Level::INFO).unwrap();
+        let worker = std::thread::Builder::new().name("weir-w3".to_owned());
+        let panic = worker.spawn(|| panic!("a bug in a worker")).unwrap();
+        let _ = panic.join();
+        return; // too late: the test below sees that the process lived on
+    }
+    let name = "log::tests::a_panic_on_any_thread_ends_the_process_loudly";
+    let victim = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(VICTIM, "1")
+        .env_remove("WEIR_LOG")
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    const SIGABRT: i32 = 6;
+    assert_eq!(victim.status.signal(), Some(SIGABRT));
+    let stderr = String::from_utf8_lossy(&victim.stderr);
+    let line = stderr.lines().find(|line| line.starts_with('{')).unwrap();
+    let event: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(event["level"], "ERROR");
+    let message = event["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("thread weir-w3: panicked at "),
+        "{message}"
+    );
+    assert!(message.contains("a bug in a worker"), "{message}");
+}

@@ -3,13 +3,13 @@
 
 use weir_dataplane::CoreId;
 use weir_dataplane::io::dpdk::{
-    Eal, EalOptions, LogLevel, Memory, OpenPort, Pool, PoolDemand, PoolOptions, PortOptions,
-    free_huge_pages_mib, open_ports,
+    Eal, EalError, EalOptions, LogLevel, Memory, OpenPort, Pool, PoolDemand, PoolOptions,
+    PortOptions, free_huge_pages_mib, open_ports,
 };
 use weir_dataplane::route::PARKED_MAX;
 use weir_dataplane::steer::{BUCKETS, KEY_LEN, spread};
 
-use crate::config::Config;
+use crate::config::{Config, Port};
 
 /// What DPDK gives.
 #[derive(Debug)]
@@ -44,7 +44,8 @@ pub(super) fn open(config: &Config, key: [u8; KEY_LEN], rings: usize) -> anyhow:
     let eal = Eal::init(&EalOptions {
         log: Some(log),
         ..EalOptions::new(devices, memory(config.workers.hugepages, pool.memory_mib()))
-    })?;
+    })
+    .map_err(|error| with_port(error, config))?;
     let pool = Pool::new(&eal, &pool)?;
     let ports = open_ports(&eal, &pool, &ports)?;
     tracing::info!(
@@ -68,6 +69,18 @@ pub(super) fn open(config: &Config, key: [u8; KEY_LEN], rings: usize) -> anyhow:
         }
     }
     Ok(Dataplane { pool, ports })
+}
+
+/// DPDK knows devices, people know ports: says which port a device in the text is.
+fn with_port(error: EalError, config: &Config) -> anyhow::Error {
+    let text = error.to_string();
+    let named = |port: &&Port| text.contains(port.device.name());
+    // net_tap10 contains net_tap1.
+    let longest = |port: &&Port| port.device.name().len();
+    match config.ports.iter().filter(named).max_by_key(longest) {
+        Some(port) => anyhow::Error::new(error).context(format!("port {}", port.name)),
+        None => error.into(),
+    }
 }
 
 /// What DPDK says, in our log.

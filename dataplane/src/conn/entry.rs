@@ -153,6 +153,12 @@ impl Conn {
         self.state = state;
     }
 
+    /// Lets the connection run out `ticks` from now.
+    #[inline]
+    pub(crate) fn lasts(&mut self, ticks: u32, now: Tick) {
+        self.deadline = now.after(ticks);
+    }
+
     /// The server's record.
     #[inline]
     #[must_use]

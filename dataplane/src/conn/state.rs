@@ -174,6 +174,10 @@ const ROWS: [u8; 32] = {
 #[inline]
 #[must_use]
 pub fn tcp_next(state: State, dir: Direction, flags: u8) -> State {
+    use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
+    if state == State::Established && flags & (SYN | FIN | RST | ACK) == ACK {
+        return state; // nearly every packet; the same in the table
+    }
     let row = ROWS[usize::from(flags & 0x1f)];
     TCP[dir as usize][usize::from(row)][state as usize]
 }

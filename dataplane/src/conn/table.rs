@@ -134,10 +134,20 @@ impl ConnTable {
 
     /// Stage two: a first guess from the index line, whose entry starts loading. To be
     /// confirmed by [`ConnTable::is`], for what comes before it in the burst may change it.
+    /// Without one, the line where the key may have spilled to starts loading.
     #[inline]
     #[must_use]
     pub fn guess(&self, hash: u64) -> Option<Hit> {
         let hit = Hit::from_slot(self.index.candidate(hash)?);
+        prefetch(&self.entries[hit.id.0 as usize]);
+        Some(hit)
+    }
+
+    /// Stage two for the few without a guess: the same from the line they may have spilled to.
+    #[cold]
+    #[must_use]
+    pub fn guess_spilled(&self, hash: u64) -> Option<Hit> {
+        let hit = Hit::from_slot(self.index.spilled_candidate(hash)?);
         prefetch(&self.entries[hit.id.0 as usize]);
         Some(hit)
     }
@@ -260,14 +270,18 @@ impl ConnTable {
     }
 
     /// Notes a packet: the state that follows it and how long that lasts from now.
-    #[inline]
     pub fn touch(&mut self, id: ConnId, state: State, ticks: u32, now: Tick) {
         let conn = &mut self.entries[id.0 as usize];
-        conn.deadline = now.after(ticks);
+        conn.lasts(ticks, now);
         if conn.state() != state {
-            conn.set_state(state);
-            self.shorten(id);
+            self.set_state(id, state);
         }
+    }
+
+    /// Moves a connection to another state; its deadline has been set for it.
+    pub(crate) fn set_state(&mut self, id: ConnId, state: State) {
+        self.entries[id.0 as usize].set_state(state);
+        self.shorten(id);
     }
 
     /// Files a record for a deadline that now lies before the one filed. Without room for it

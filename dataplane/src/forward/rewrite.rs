@@ -17,7 +17,7 @@ pub(super) fn tuple(frame: &mut [u8], flow: &Flow, addrs: u64, ports: u32, l3: D
     };
     headers[ipv4::TTL_AT] = flow.ttl.wrapping_sub(1);
     let sum = be16(headers, ipv4::CHECKSUM_AT);
-    put16(headers, ipv4::CHECKSUM_AT, l3.and(TTL_DOWN).apply(sum));
+    put16(headers, ipv4::CHECKSUM_AT, l3.apply_with(TTL_DOWN, sum));
     headers[ipv4::SRC_AT..].copy_from_slice(&addrs.to_be_bytes());
     let segment = frame.get_mut(usize::from(flow.l4)..).unwrap_or_default();
     match flow.key.proto {

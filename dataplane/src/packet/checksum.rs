@@ -56,11 +56,11 @@ impl Diff {
         Diff(!self.0)
     }
 
-    /// Both differences.
+    /// The checksum after this rewrite and another one.
     #[inline]
     #[must_use]
-    pub fn and(self, other: Diff) -> Diff {
-        Diff(fold(u32::from(self.0) + u32::from(other.0)))
+    pub fn apply_with(self, other: Diff, checksum: u16) -> u16 {
+        !fold(u32::from(!checksum) + u32::from(self.0) + u32::from(other.0))
     }
 
     /// The checksum after the rewrite: RFC 1624 eqn. 3, HC' = ~(~HC + ~m + m').

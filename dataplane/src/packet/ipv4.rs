@@ -36,10 +36,8 @@ pub const DST_AT: usize = eth::HEADER_LEN + 16;
 /// What a checked header says.
 #[derive(Debug, Clone, Copy)]
 pub struct Header {
-    /// Source address.
-    pub src: u32,
-    /// Destination address.
-    pub dst: u32,
+    /// Source address in the high half, destination address in the low half.
+    pub addrs: u64,
     /// Offset of the payload from the frame's start.
     pub l4: u16,
     /// Total length, bytes: header and payload, without Ethernet padding.
@@ -77,8 +75,7 @@ pub fn check(
         return Err(DropReason::BadIpChecksum);
     }
     Ok(Header {
-        src: be32(headers, SRC_AT),
-        dst: be32(headers, DST_AT),
+        addrs: u64::from(be32(headers, SRC_AT)) << 32 | u64::from(be32(headers, DST_AT)),
         l4: (AT + header_len) as u16,
         total_len,
         protocol: headers[PROTO_AT],

@@ -121,7 +121,7 @@ pub fn parse_into(flow: &mut Flow, frame: &[u8], trust_l3: bool) -> Result<Kind,
         ipv4::UDP => (Proto::Udp, 0, be32(udp::check(segment)?, 0)),
         _ => return Ok(Kind::Other),
     };
-    flow.key.addrs = u64::from(ip.src) << 32 | u64::from(ip.dst);
+    flow.key.addrs = ip.addrs;
     (flow.l4, flow.ip_len, flow.ttl) = (ip.l4, ip.total_len, ip.ttl);
     Ok(Kind::Flow)
 }
