@@ -55,9 +55,19 @@ impl Config {
 
     /// The file's text.
     pub(crate) fn toml(&self) -> String {
-        let (driver, rest) = match self.cable {
-            Cable::NetTap => ("net_tap", ""),
-            Cable::AfPacket => ("net_af_packet", "rx_checksum = \"fill\"\n"),
+        // net_tap with MACs that a restart keeps, as a card's does: its own choice is random, and
+        // the servers would talk to the old one until their ARP entries age.
+        let (wan, lan, rx_checksum) = match self.cable {
+            Cable::NetTap => (
+                "net_tap0,iface=weir-wan,mac=02:00:00:00:0b:01",
+                "net_tap1,iface=weir-lan,mac=02:00:00:00:0b:02",
+                "trust",
+            ),
+            Cable::AfPacket => (
+                "net_af_packet0,iface=weir-wan",
+                "net_af_packet1,iface=weir-lan",
+                "fill",
+            ),
         };
         let workers = self.workers;
         let mut toml = format!(
@@ -69,14 +79,16 @@ hugepages = false
 
 [[port]]
 name = \"wan0\"
-device = \"{driver}0,iface=weir-wan\"
+device = \"{wan}\"
 addresses = [\"{DIRECTOR}/24\"]
-{rest}
+rx_checksum = \"{rx_checksum}\"
+
 [[port]]
 name = \"lan0\"
-device = \"{driver}1,iface=weir-lan\"
+device = \"{lan}\"
 addresses = [\"10.1.0.2/24\"]
-{rest}"
+rx_checksum = \"{rx_checksum}\"
+"
         );
         for (name, protocol, port, scheduler) in
             [("web", "tcp", 80, "wrr"), ("dns", "udp", 53, "rr")]
