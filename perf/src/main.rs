@@ -5,6 +5,8 @@
 mod alloc;
 mod clock;
 mod connections;
+#[cfg(feature = "dpdk")]
+mod link;
 mod machine;
 mod memory;
 mod pipeline;
@@ -33,6 +35,17 @@ enum What {
     Connections(connections::Args),
     /// Bytes a connection, all told.
     Memory(memory::Args),
+    /// Weir over memif or veth, beside dpdk-testpmd macswap on the same link, in turn.
+    #[cfg(feature = "dpdk")]
+    Link(link::Args),
+    /// The generator's side of a link (started by the other subcommands).
+    #[cfg(feature = "dpdk")]
+    #[command(hide = true)]
+    Generate(link::generate::Args),
+    /// Weir's side of a link (started by the other subcommands).
+    #[cfg(feature = "dpdk")]
+    #[command(hide = true)]
+    Forward(link::forward::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,5 +54,11 @@ fn main() -> anyhow::Result<()> {
         What::Pipeline(args) => pipeline::run(&args, cli.json),
         What::Connections(args) => connections::run(&args, cli.json),
         What::Memory(args) => memory::run(&args, cli.json),
+        #[cfg(feature = "dpdk")]
+        What::Link(args) => link::run(&args, cli.json),
+        #[cfg(feature = "dpdk")]
+        What::Generate(args) => link::generate::run(&args),
+        #[cfg(feature = "dpdk")]
+        What::Forward(args) => link::forward::run(&args),
     }
 }
