@@ -21,7 +21,7 @@ use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarge
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
 use weir_dataplane::steer::{
-    Alignment, KernelEnd, MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh,
+    Alignment, KernelEnd, Links, MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh,
 };
 use weir_dataplane::worker::{Setup, Worker, WorkerPort};
 use weir_dataplane::{CoreId, Mac, PortId, Proto, ServerId, ServiceId, Tick};
@@ -41,6 +41,13 @@ pub(crate) const PEER: Mac = Mac([2, 0, 0, 0, 1, 1]);
 pub(crate) enum Side {
     Client,
     Server,
+}
+
+/// A worker's place among the workers.
+pub(crate) struct Seat {
+    pub(crate) steer: Steer,
+    pub(crate) links: Links<BenchFrame>,
+    pub(crate) alignment: Alignment,
 }
 
 /// The worker and what surrounds it.
@@ -147,7 +154,20 @@ pub(crate) fn neighbours(lan: PortId) -> impl Iterator<Item = NeighbourUpdate> {
 impl Testbed {
     /// A worker with room for `connections`; closing states last `closing` seconds.
     pub(crate) fn new(connections: u32, closing: u32) -> anyhow::Result<Testbed> {
+        let links = mesh(1, 8)
+            .pop()
+            .ok_or_else(|| anyhow::anyhow!("no links"))?;
         let toeplitz = Arc::new(Toeplitz::new(MICROSOFT_KEY));
+        let seat = Seat {
+            steer: Steer::new(CoreId(0), 1, toeplitz),
+            links,
+            alignment: Alignment::Aligned,
+        };
+        Testbed::at(seat, connections, closing)
+    }
+
+    /// As `new`, for one of several workers.
+    pub(crate) fn at(seat: Seat, connections: u32, closing: u32) -> anyhow::Result<Testbed> {
         let counters = Arc::new(WorkerCounters::new(2));
         let snapshot = snapshot(connections, closing, &counters);
         let ((wan, wan_end), (lan, lan_end)) = (port(BUFFERS), port(BUFFERS));
@@ -163,17 +183,14 @@ impl Testbed {
             queue,
             mac: MACS[usize::from(id.0)],
             mtu: 1500,
-            alignment: Alignment::Aligned,
-            tx_queues: 1,
+            alignment: seat.alignment,
+            tx_queues: seat.steer.workers(),
             fill_checksums: false,
         };
-        let links = mesh(1, 8)
-            .pop()
-            .ok_or_else(|| anyhow::anyhow!("no links"))?;
         let worker = Worker::new(Setup {
             ports: vec![end(WAN, wan_end), end(LAN, lan_end)],
-            steer: Steer::new(CoreId(0), 1, toeplitz),
-            links,
+            steer: seat.steer,
+            links: seat.links,
             kernel,
             commands,
             events,
