@@ -5,16 +5,23 @@
 mod alloc;
 mod clock;
 mod connections;
+#[cfg(feature = "dpdk")]
+mod latency;
+#[cfg(feature = "dpdk")]
+mod link;
 mod machine;
 mod memory;
+#[cfg(feature = "dpdk")]
+mod peers;
 mod pipeline;
 mod port;
+mod scaling;
 mod table;
 mod testbed;
 
 use clap::{Parser, Subcommand};
 
-/// Measures Weir: the packet path alone, connections, memory.
+/// Measures Weir: the packet path alone and over a link, connections, memory, latency, scaling.
 #[derive(Debug, Parser)]
 #[command(name = "weir-perf", version, arg_required_else_help = true)]
 struct Cli {
@@ -33,6 +40,25 @@ enum What {
     Connections(connections::Args),
     /// Bytes a connection, all told.
     Memory(memory::Args),
+    /// Weir over memif or veth, beside dpdk-testpmd macswap on the same link, in turn.
+    #[cfg(feature = "dpdk")]
+    Link(link::Args),
+    /// What Weir adds to a packet's way, at parts of its own maximum rate, beside testpmd.
+    #[cfg(feature = "dpdk")]
+    Latency(latency::Args),
+    /// The same load against any DPDK program on the same link, described in a file.
+    #[cfg(feature = "dpdk")]
+    Peers(peers::Args),
+    /// One worker and two, with and without RSS that matches.
+    Scaling(scaling::Args),
+    /// The generator's side of a link (started by the other subcommands).
+    #[cfg(feature = "dpdk")]
+    #[command(hide = true)]
+    Generate(link::generate::Args),
+    /// Weir's side of a link (started by the other subcommands).
+    #[cfg(feature = "dpdk")]
+    #[command(hide = true)]
+    Forward(link::forward::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,5 +67,16 @@ fn main() -> anyhow::Result<()> {
         What::Pipeline(args) => pipeline::run(&args, cli.json),
         What::Connections(args) => connections::run(&args, cli.json),
         What::Memory(args) => memory::run(&args, cli.json),
+        #[cfg(feature = "dpdk")]
+        What::Link(args) => link::run(&args, cli.json),
+        #[cfg(feature = "dpdk")]
+        What::Latency(args) => latency::run(&args, cli.json),
+        #[cfg(feature = "dpdk")]
+        What::Peers(args) => peers::run(&args, cli.json),
+        What::Scaling(args) => scaling::run(&args, cli.json),
+        #[cfg(feature = "dpdk")]
+        What::Generate(args) => link::generate::run(&args),
+        #[cfg(feature = "dpdk")]
+        What::Forward(args) => link::forward::run(&args),
     }
 }

@@ -62,6 +62,12 @@ pub(crate) fn print<R: Row>(benchmark: &str, rows: &[R], json: bool) -> anyhow::
     Ok(())
 }
 
+/// A line on stderr, so that a long run shows that it lives.
+pub(crate) fn progress(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "  {line}");
+}
+
 /// 1234567 as "1.23 M".
 pub(crate) fn count(n: f64) -> String {
     match n {

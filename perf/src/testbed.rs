@@ -19,9 +19,9 @@ use weir_dataplane::packet::tcp::flags::{ACK, SYN};
 use weir_dataplane::packet::{Key4, Parsed, parse};
 use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarget};
 use weir_dataplane::sched::SchedulerKind;
-use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, SnapshotBuilder};
+use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
 use weir_dataplane::steer::{
-    Alignment, KernelEnd, MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh,
+    Alignment, KernelEnd, Links, MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh,
 };
 use weir_dataplane::worker::{Setup, Worker, WorkerPort};
 use weir_dataplane::{CoreId, Mac, PortId, Proto, ServerId, ServiceId, Tick};
@@ -31,16 +31,23 @@ use crate::port::{BenchFrame, BenchQueue, Wire, port};
 /// Buffers in flight: a NIC's ring and a little more, 16 MB of memory.
 pub(crate) const BUFFERS: usize = 8192;
 const SERVERS: u32 = 8;
-const WAN: PortId = PortId(0);
+pub(crate) const WAN: PortId = PortId(0);
 const LAN: PortId = PortId(1);
-const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0x0d, 0]), Mac([2, 0, 0, 0, 0x0d, 1])];
-const PEER: Mac = Mac([2, 0, 0, 0, 1, 1]);
+pub(crate) const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0x0d, 0]), Mac([2, 0, 0, 0, 0x0d, 1])];
+pub(crate) const PEER: Mac = Mac([2, 0, 0, 0, 1, 1]);
 
 /// Which side a frame arrives on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Client,
     Server,
+}
+
+/// A worker's place among the workers.
+pub(crate) struct Seat {
+    pub(crate) steer: Steer,
+    pub(crate) links: Links<BenchFrame>,
+    pub(crate) alignment: Alignment,
 }
 
 /// The worker and what surrounds it.
@@ -63,86 +70,112 @@ pub(crate) fn client(n: u64) -> SocketAddrV4 {
     )
 }
 
-const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
+pub(crate) const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
+
+/// The service with its servers, and local addresses for `connections` connections; closing
+/// states last `closing` seconds.
+pub(crate) fn snapshot(connections: u32, closing: u32, counters: &WorkerCounters) -> Snapshot {
+    let mut timeouts = Timeouts::default();
+    for s in [
+        State::FinWait,
+        State::TimeWait,
+        State::Close,
+        State::CloseWait,
+        State::LastAck,
+    ] {
+        timeouts.set(s, Tick::seconds(closing));
+    }
+    let mut b = SnapshotBuilder::default().timeouts(timeouts);
+    let mut servers = Vec::new();
+    for n in 0..SERVERS {
+        let id = ServerId(n);
+        counters.servers.reserve(id);
+        b.server(Server {
+            id,
+            service: ServiceId(0),
+            address: SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 11 + n as u8), 8080),
+            forward: ForwardMode::fullnat,
+        });
+        servers.push(Candidate { id, weight: 1 });
+    }
+    // Three quarters of the local ports in use at the most.
+    let per_address = u64::from(SERVERS) * 48_000;
+    let addresses = u64::from(connections).div_ceil(per_address).max(1) as u32;
+    b.service(Arc::new(Service {
+        id: ServiceId(0),
+        name: "bench".into(),
+        key: ServiceKey {
+            proto: Proto::Tcp,
+            vip: *VIP.ip(),
+            port: VIP.port(),
+        },
+        scheduler: SchedulerKind::wrr,
+        servers,
+        local_addresses: (0..addresses)
+            .map(|n| Ipv4Addr::from(0x0a02_0001 + n))
+            .collect(),
+    }));
+    b.build(1)
+}
+
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+/// Clients behind a gateway on the first port, servers on port `lan`.
+pub(crate) fn fib(lan: PortId) -> Fib {
+    let via = |port, gateway| RouteTarget::Port { port, gateway };
+    let net = |a: [u8; 4], len, target| Route {
+        prefix: a.into(),
+        len,
+        target,
+    };
+    Fib::new(
+        1,
+        &[
+            net([0, 0, 0, 0], 0, via(WAN, Some(GATEWAY))),
+            net([10, 1, 0, 0], 24, via(lan, None)),
+        ],
+    )
+}
+
+/// The MAC address of the gateway and of every server, as control would tell them.
+pub(crate) fn neighbours(lan: PortId) -> impl Iterator<Item = NeighbourUpdate> {
+    let server = move |n: u32| (lan, Ipv4Addr::new(10, 1, 0, 11 + n as u8));
+    std::iter::once((WAN, GATEWAY))
+        .chain((0..SERVERS).map(server))
+        .zip(0..)
+        .map(|((port, addr), id)| NeighbourUpdate {
+            id: NeighbourId(id),
+            port,
+            addr,
+            mac: Some(PEER),
+        })
+}
 
 impl Testbed {
     /// A worker with room for `connections`; closing states last `closing` seconds.
     pub(crate) fn new(connections: u32, closing: u32) -> anyhow::Result<Testbed> {
+        let links = mesh(1, 8)
+            .pop()
+            .ok_or_else(|| anyhow::anyhow!("no links"))?;
         let toeplitz = Arc::new(Toeplitz::new(MICROSOFT_KEY));
-        let counters = Arc::new(WorkerCounters::new(2));
-        let mut timeouts = Timeouts::default();
-        for s in [
-            State::FinWait,
-            State::TimeWait,
-            State::Close,
-            State::CloseWait,
-            State::LastAck,
-        ] {
-            timeouts.set(s, Tick::seconds(closing));
-        }
-        let mut b = SnapshotBuilder::default().timeouts(timeouts);
-        let mut servers = Vec::new();
-        for n in 0..SERVERS {
-            let id = ServerId(n);
-            counters.servers.reserve(id);
-            b.server(Server {
-                id,
-                service: ServiceId(0),
-                address: SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 11 + n as u8), 8080),
-                forward: ForwardMode::fullnat,
-            });
-            servers.push(Candidate { id, weight: 1 });
-        }
-        // Three quarters of the local ports in use at the most.
-        let per_address = u64::from(SERVERS) * 48_000;
-        let addresses = u64::from(connections).div_ceil(per_address).max(1) as u32;
-        b.service(Arc::new(Service {
-            id: ServiceId(0),
-            name: "bench".into(),
-            key: ServiceKey {
-                proto: Proto::Tcp,
-                vip: *VIP.ip(),
-                port: VIP.port(),
-            },
-            scheduler: SchedulerKind::wrr,
-            servers,
-            local_addresses: (0..addresses)
-                .map(|n| Ipv4Addr::from(0x0a02_0001 + n))
-                .collect(),
-        }));
-        let via = |port, gateway| RouteTarget::Port { port, gateway };
-        let net = |a: [u8; 4], len, target| Route {
-            prefix: a.into(),
-            len,
-            target,
+        let seat = Seat {
+            steer: Steer::new(CoreId(0), 1, toeplitz),
+            links,
+            alignment: Alignment::Aligned,
         };
-        let fib = Fib::new(
-            1,
-            &[
-                net([0, 0, 0, 0], 0, via(WAN, Some(Ipv4Addr::new(10, 0, 0, 1)))),
-                net([10, 1, 0, 0], 24, via(LAN, None)),
-            ],
-        );
+        Testbed::at(seat, connections, closing)
+    }
+
+    /// As `new`, for one of several workers.
+    pub(crate) fn at(seat: Seat, connections: u32, closing: u32) -> anyhow::Result<Testbed> {
+        let counters = Arc::new(WorkerCounters::new(2));
+        let snapshot = snapshot(connections, closing, &counters);
         let ((wan, wan_end), (lan, lan_end)) = (port(BUFFERS), port(BUFFERS));
         let (kernel, twin) = kernel_rings(256);
         let (mut say, commands) = RingBuffer::new(64);
         let (events, hear) = RingBuffer::new(64);
-        let neighbour = |id, port, addr| {
-            let id = NeighbourId(id);
-            Command::Neighbour(NeighbourUpdate {
-                id,
-                port,
-                addr,
-                mac: Some(PEER),
-            })
-        };
-        say.push(neighbour(0, WAN, Ipv4Addr::new(10, 0, 0, 1)))?;
-        for n in 0..SERVERS as u8 {
-            say.push(neighbour(
-                1 + u16::from(n),
-                LAN,
-                Ipv4Addr::new(10, 1, 0, 11 + n),
-            ))?;
+        for update in neighbours(LAN) {
+            say.push(Command::Neighbour(update))?;
         }
         let now = Tick(0);
         let end = |id: PortId, queue| WorkerPort {
@@ -150,17 +183,14 @@ impl Testbed {
             queue,
             mac: MACS[usize::from(id.0)],
             mtu: 1500,
-            alignment: Alignment::Aligned,
-            tx_queues: 1,
+            alignment: seat.alignment,
+            tx_queues: seat.steer.workers(),
             fill_checksums: false,
         };
-        let links = mesh(1, 8)
-            .pop()
-            .ok_or_else(|| anyhow::anyhow!("no links"))?;
         let worker = Worker::new(Setup {
             ports: vec![end(WAN, wan_end), end(LAN, lan_end)],
-            steer: Steer::new(CoreId(0), 1, toeplitz),
-            links,
+            steer: seat.steer,
+            links: seat.links,
             kernel,
             commands,
             events,
@@ -168,8 +198,8 @@ impl Testbed {
             max_connections: connections,
             pages: Pages::Huge,
             secret: [0x5eed, 2, 3, 4],
-            snapshot: Arc::new(b.build(1)),
-            fib: Arc::new(fib),
+            snapshot: Arc::new(snapshot),
+            fib: Arc::new(fib(LAN)),
             now,
         })?;
         let mut t = Testbed {
@@ -307,5 +337,13 @@ impl Rng {
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ z >> 31) % n
+    }
+
+    /// As `below` for `n` up to 2^32, without a division.
+    #[inline]
+    pub(crate) fn quick(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        ((z >> 32) * n) >> 32
     }
 }
