@@ -82,7 +82,10 @@ impl Row for Measured {
 pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
     anyhow::ensure!(args.runs > 0, "runs 0: use at least 1");
     for p in &args.percent {
-        anyhow::ensure!(*p > 0.0 && *p <= 100.0, "percent {p}: use more than 0, up to 100");
+        anyhow::ensure!(
+            *p > 0.0 && *p <= 100.0,
+            "percent {p}: use more than 0, up to 100"
+        );
     }
     let most = args.common.load(args.flows, vec![0.0; 3])?;
     let outcome = session::run(&Device::Weir, &most)?;

@@ -195,9 +195,8 @@ fn summary(
 ) -> Measured {
     let stages = || outcomes.iter().flat_map(|o| &o.stages);
     let mpps: Vec<f64> = stages().map(|s| s.mpps).collect();
-    let (sent, received) = stages().fold((0, 0), |(s, r), stage| {
-        (s + stage.sent, r + stage.received)
-    });
+    let (sent, received) =
+        stages().fold((0, 0), |(s, r), stage| (s + stage.sent, r + stage.received));
     Measured {
         device: device.name().to_owned(),
         via: common.via,
@@ -209,7 +208,12 @@ fn summary(
         mpps,
         loss: 1.0 - received as f64 / (sent as f64).max(1.0),
         cycles: median(outcomes.iter().filter_map(|o| o.cycles).collect()),
-        opened_per_second: median(outcomes.iter().filter_map(|o| o.opened_per_second).collect()),
+        opened_per_second: median(
+            outcomes
+                .iter()
+                .filter_map(|o| o.opened_per_second)
+                .collect(),
+        ),
         ratio: None,
     }
 }

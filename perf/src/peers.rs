@@ -30,5 +30,12 @@ pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
         devices.push(Device::Program(Program::read(file)?));
     }
     devices.push(Device::Program(Program::testpmd()));
-    compare("peers", &devices, &args.flows, args.runs, &args.common, json)
+    compare(
+        "peers",
+        &devices,
+        &args.flows,
+        args.runs,
+        &args.common,
+        json,
+    )
 }

@@ -14,10 +14,10 @@ use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use serde::Serialize;
+use weir_dataplane::CoreId;
 use weir_dataplane::packet::tcp::flags::{ACK, SYN};
 use weir_dataplane::packet::{Parsed, parse};
 use weir_dataplane::steer::{Alignment, Links, MICROSOFT_KEY, Steer, Toeplitz, mesh};
-use weir_dataplane::CoreId;
 
 use crate::port::BenchFrame;
 use crate::table::{self, Row, count};

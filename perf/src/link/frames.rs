@@ -69,13 +69,10 @@ impl Data {
             (0, high),
             (0, u32::from(low)),
         ]);
-        for (at, diff) in [
-            (ipv4::CHECKSUM_AT, addresses),
-            (TCP_CHECKSUM_AT, addresses.and(rest)),
-        ] {
-            let sum = diff.apply(be16(&self.template, at));
-            put16(frame, at, sum);
-        }
+        let sum = be16(&self.template, ipv4::CHECKSUM_AT);
+        put16(frame, ipv4::CHECKSUM_AT, addresses.apply(sum));
+        let sum = be16(&self.template, TCP_CHECKSUM_AT);
+        put16(frame, TCP_CHECKSUM_AT, addresses.apply_with(rest, sum));
     }
 }
 

@@ -219,7 +219,9 @@ impl<'a> Generator<'a> {
                     Reaction::None => {}
                     Reaction::Answer(answer) => self.send(&answer),
                     Reaction::Open(n) => {
-                        let known = n.checked_sub(first).and_then(|at| open.get_mut(at as usize));
+                        let known = n
+                            .checked_sub(first)
+                            .and_then(|at| open.get_mut(at as usize));
                         if let Some(open) = known.filter(|open| !**open) {
                             *open = true;
                             left -= 1;
@@ -309,9 +311,12 @@ impl<'a> Generator<'a> {
     fn fill(&mut self, due: usize, stamp: u64) -> u64 {
         let (first, n) = (self.out.len(), due.min(self.out.remaining_capacity()));
         let again = n.min(self.stock.len());
-        self.out.extend(self.stock.drain(self.stock.len() - again..));
+        self.out
+            .extend(self.stock.drain(self.stock.len() - again..));
         // Without buffers the loop comes round again when some have come back.
-        let _ = self.pool.alloc_burst(n - again, self.data.len(), &mut self.out);
+        let _ = self
+            .pool
+            .alloc_burst(n - again, self.data.len(), &mut self.out);
         for new in &mut self.out[first + again..] {
             new.bytes_mut()[SMALLEST..].fill(0);
         }

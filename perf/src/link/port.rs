@@ -28,7 +28,13 @@ pub(crate) fn open(device: &str, prefix: &str, huge: bool) -> anyhow::Result<(Po
         file_prefix: Some(prefix.to_owned()),
         ..EalOptions::new(vec![device.to_owned()], memory)
     })?;
-    let options = [PortOptions::new("link", device, 1, MICROSOFT_KEY, spread(1))];
+    let options = [PortOptions::new(
+        "link",
+        device,
+        1,
+        MICROSOFT_KEY,
+        spread(1),
+    )];
     let demand = PoolDemand::new(&options, IN_HAND, 0);
     let pool = Pool::new(&eal, &PoolOptions::new("frames", demand, 1500))?;
     let port = open_ports(&eal, &pool, &options)?

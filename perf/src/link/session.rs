@@ -167,7 +167,10 @@ fn start(wire: &Wire, device: &Device, load: &Load, huge: bool) -> anyhow::Resul
             let words = program.command_line(wire, load.cores, huge)?;
             let (name, args) = words.split_first().context("command: empty")?;
             // What it says on either is shown only when something goes wrong.
-            Process::start(&program.name, Command::new(name).args(args).stderr(Stdio::piped()))
+            Process::start(
+                &program.name,
+                Command::new(name).args(args).stderr(Stdio::piped()),
+            )
         }
     }
 }
@@ -189,8 +192,14 @@ impl Process {
             .spawn()
             .with_context(|| format!("{name}: {}", command.get_program().to_string_lossy()))?;
         let (send, lines) = channel();
-        let stdout = child.stdout.take().map(|o| Box::new(o) as Box<dyn Read + Send>);
-        let stderr = child.stderr.take().map(|o| Box::new(o) as Box<dyn Read + Send>);
+        let stdout = child
+            .stdout
+            .take()
+            .map(|o| Box::new(o) as Box<dyn Read + Send>);
+        let stderr = child
+            .stderr
+            .take()
+            .map(|o| Box::new(o) as Box<dyn Read + Send>);
         for stream in [stdout, stderr].into_iter().flatten() {
             let send = send.clone();
             // Ends with the child's stream.
@@ -262,7 +271,11 @@ impl Process {
     /// What testpmd calls "CPU cycles/packet", of all its packets.
     fn cycles_said(&mut self) -> Option<f64> {
         self.said.extend(self.lines.iter());
-        let line = self.said.iter().rev().find(|l| l.contains("CPU cycles/packet="))?;
+        let line = self
+            .said
+            .iter()
+            .rev()
+            .find(|l| l.contains("CPU cycles/packet="))?;
         let value = line.split("CPU cycles/packet=").nth(1)?;
         value.split_whitespace().next()?.parse().ok()
     }
