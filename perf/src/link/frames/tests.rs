@@ -7,7 +7,7 @@ fn data_of_any_client_has_right_checksums_and_carries_its_stamp() {
     for len in [60, 61, 1514] {
         let data = Data::new(len);
         let mut frame = vec![0; data.len()];
-        for n in [0, 1, 59_999, 60_000, 999_999, 9_999_999] {
+        for n in [0u64, 1, 59_999, 60_000, 999_999, 9_999_999] {
             let stamp = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             data.write(&mut frame, n, stamp);
             assert_eq!(frame.len(), len);
