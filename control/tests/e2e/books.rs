@@ -119,7 +119,7 @@ fn named<'list>(list: &'list Value, name: &str) -> &'list Value {
 }
 
 /// The value of the counter `name`, which its workers' values add up to.
-fn counter(counters: &Value, name: &str) -> u64 {
+pub(crate) fn counter(counters: &Value, name: &str) -> u64 {
     let counter = named(counters, name);
     let value = counter["value"].as_u64().expect("a count");
     let each = counter["per_worker"].as_array().expect("a list");

@@ -1,6 +1,7 @@
 //! AF_PACKET ports on plain veth cables: senders leave TCP and UDP checksums partial there, and
 //! `rx_checksum = "fill"` completes them before an incremental update makes them wrong for good.
 
+use crate::books::counter;
 use crate::client;
 use crate::servers::{Dns, Nginx, sha256, write_noise};
 use crate::topology::{Cable, Lab, rip};
@@ -14,7 +15,7 @@ fn af_packet_on_veth_carries_tcp_and_udp_both_ways() {
     let nginx = Nginx::in_all(&lab);
     let _dns = Dns::in_all(&lab);
     let config = Config::new(1).cable(Cable::AfPacket).server(1, 100);
-    let _weir = Director::start(&lab, &config);
+    let weir = Director::start(&lab, &config);
     let noise = nginx[0].files().join("noise");
     write_noise(&noise, 2_000_000, 4);
 
@@ -23,4 +24,9 @@ fn af_packet_on_veth_carries_tcp_and_udp_both_ways() {
     client::upload(&lab, &noise, "/files/received");
     assert_eq!(sha256(&nginx[0].files().join("received")), sha256(&noise));
     assert_eq!(client::ask_dns(&lab, 10), [rip(1).octets(); 10]);
+    let filled = counter(&weir.json(&["counters"])["workers"], "checksums_filled");
+    assert!(
+        filled > 0,
+        "no checksum was partial: the cables are not what they should be"
+    );
 }

@@ -149,6 +149,8 @@ impl Lab {
                 "sysctl -qw net.ipv4.conf.{port}.rp_filter=1 net.ipv4.conf.{port}.arp_ignore=1"
             ));
             director.ip(&format!("link set {port} up"));
+            // Frames of at most the MTU, as on a wire; their checksums stay partial.
+            to.run(&format!("ethtool -K {port} tso off"));
         }
         self.client
             .ip(&format!("addr add {CLIENT}/24 dev weir-wan"));
