@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!  look     parse at the door -> not ours / malformed / kernel / another core's
-//!           start loading its index line
+//!           start loading the index lines
 //!  guess    first candidate of the line; start loading its entry
 //!  conclude confirm or look up -> (miss) open: service -> schedule -> local port -> insert
-//!           state, counters, rewrite -> next hop -> out
+//!  forward  state, counters, rewrite -> next hop -> out
 //! ```
 //!
 //! Each stage takes the whole burst, so that 32 packets wait for memory together and not one
@@ -20,17 +20,23 @@ use crate::conn::state::{Direction, State, tcp_next};
 use crate::conn::{Conn, ConnId, Hit};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::cpu::prefetch;
-use crate::defense::Policer;
 use crate::forward::fullnat;
 use crate::io::{BURST, Burst, Frame, PortQueue};
-use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
-use crate::packet::{self, Flow, Kind, be16, be32, checksum, eth, ipv4, put16, put32, tcp};
+use crate::packet::tcp::flags::{RST, SYN};
+use crate::packet::{self, Flow, Kind, be32, checksum, eth, ipv4};
 use crate::route::{Hop, NeighbourId};
 use crate::sched::{Cursor, View};
 use crate::service::{Server, Service, ServiceKey, Snapshot};
 use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
 use crate::types::{CoreId, Mac, PortId, Proto, Tick};
 use crate::worker::Worker;
+
+mod punt;
+mod reset;
+
+pub(crate) use punt::PuntPolicers;
+use punt::{Punt, punt_class};
+use reset::make_reset;
 
 /// The two ways through [`Worker::forward`], as a constant: it is compiled for each.
 const INBOUND: bool = true;
@@ -69,44 +75,6 @@ impl Default for Columns {
             flows: [Flow::NONE; BURST],
             hashes: [0; BURST],
             guesses: [None; BURST],
-        }
-    }
-}
-
-/// How urgent a frame for the kernel is; each class has its own limit, so that a flood of one
-/// does not starve the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Punt {
-    /// ARP, VRRP, BFD, BGP: what keeps the network together.
-    Control,
-    /// Unicast to an address that is not Weir's: the kernel's own, it must be supposed.
-    Unicast,
-    /// Broadcast, multicast, everything else.
-    Rest,
-}
-
-/// One worker's limits for what it passes to the kernel, frames a second. A TAP takes some
-/// 40,000 small frames a second (PLATFORM section 6).
-pub(crate) struct PuntPolicers {
-    control: Policer,
-    unicast: Policer,
-    rest: Policer,
-}
-
-impl PuntPolicers {
-    pub(crate) fn new(now: Tick) -> Self {
-        PuntPolicers {
-            control: Policer::new(20_000, now),
-            unicast: Policer::new(50_000, now),
-            rest: Policer::new(5_000, now),
-        }
-    }
-
-    fn admit(&mut self, class: Punt, now: Tick) -> bool {
-        match class {
-            Punt::Control => self.control.admit(now),
-            Punt::Unicast => self.unicast.admit(now),
-            Punt::Rest => self.rest.admit(now),
         }
     }
 }
@@ -637,77 +605,4 @@ pub(crate) fn server_gone(counters: &WorkerCounters, conn: &Conn) {
         };
         gauge.sub(1);
     }
-}
-
-/// The class of a frame for the kernel.
-fn punt_class(frame: &[u8]) -> Punt {
-    const BGP: u16 = 179;
-    const BFD: [u16; 2] = [3784, 4784];
-    match eth::ethertype(frame) {
-        Ok(eth::ARP) => Punt::Control,
-        Ok(eth::IPV4) if frame.len() >= eth::HEADER_LEN + ipv4::MIN_LEN + 4 => {
-            let l4 = eth::HEADER_LEN + usize::from(frame[eth::HEADER_LEN] & 0x0f) * 4;
-            let ports = (l4 + 4 <= frame.len()).then(|| (be16(frame, l4), be16(frame, l4 + 2)));
-            match (frame[ipv4::PROTO_AT], ports) {
-                (ipv4::VRRP, _) => Punt::Control,
-                (ipv4::TCP, Some((s, d))) if s == BGP || d == BGP => Punt::Control,
-                (ipv4::UDP, Some((_, d))) if BFD.contains(&d) => Punt::Control,
-                _ if eth::dst(frame).is_group() => Punt::Rest,
-                _ => Punt::Unicast,
-            }
-        }
-        // Neighbour discovery is ICMPv6 among other things: IPv6 counts as control until it is
-        // forwarded.
-        Ok(eth::IPV6) => Punt::Control,
-        _ => Punt::Rest,
-    }
-}
-
-/// Turns a TCP packet into the reset that answers it (RFC 9293 3.10.7.1), back to its source
-/// MAC: a spoofed flood resolves nothing.
-fn make_reset<F: Frame>(frame: &mut F, flow: &Flow, mac: Mac) -> bool {
-    let l4 = eth::HEADER_LEN + ipv4::MIN_LEN;
-    let bytes = frame.bytes();
-    let from = usize::from(flow.l4);
-    let (seq, ack) = (
-        be32(bytes, from + tcp::SEQ_AT),
-        be32(bytes, from + tcp::ACK_AT),
-    );
-    let data =
-        eth::HEADER_LEN + usize::from(flow.ip_len) - from - usize::from(bytes[from + 12] >> 4) * 4;
-    let peer = eth::src(bytes);
-    let len =
-        data as u32 + u32::from(flow.tcp_flags & SYN != 0) + u32::from(flow.tcp_flags & FIN != 0);
-    if !frame.set_len(l4 + tcp::MIN_LEN) {
-        return false;
-    }
-    let f = frame.bytes_mut();
-    eth::set_macs(f, peer, mac);
-    f[eth::HEADER_LEN..].fill(0);
-    f[eth::HEADER_LEN] = 0x45;
-    put16(
-        f,
-        eth::HEADER_LEN + 2,
-        (ipv4::MIN_LEN + tcp::MIN_LEN) as u16,
-    );
-    put16(f, eth::HEADER_LEN + 6, 0x4000); // don't fragment, so the identification may be 0
-    f[ipv4::TTL_AT] = 64;
-    f[ipv4::PROTO_AT] = ipv4::TCP;
-    let back = flow.key.reversed();
-    put32(f, ipv4::SRC_AT, back.src());
-    put32(f, ipv4::DST_AT, back.dst());
-    checksum::set_ipv4(f);
-    put16(f, l4, back.sport());
-    put16(f, l4 + 2, back.dport());
-    f[l4 + 12] = 0x50;
-    if flow.tcp_flags & ACK != 0 {
-        put32(f, l4 + tcp::SEQ_AT, ack);
-        f[l4 + tcp::FLAGS_AT] = RST;
-    } else {
-        put32(f, l4 + tcp::ACK_AT, seq.wrapping_add(len));
-        f[l4 + tcp::FLAGS_AT] = RST | ACK;
-    }
-    let sum = checksum::l4(f, Proto::Tcp, l4, l4 + tcp::MIN_LEN);
-    put16(f, l4 + tcp::CHECKSUM_AT, sum);
-    true
 }
