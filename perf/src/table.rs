@@ -68,6 +68,7 @@ pub(crate) fn print<R: Row>(benchmark: &str, rows: &[R], json: bool) -> anyhow::
 }
 
 /// A line on stderr, so that a long run shows that it lives.
+#[cfg(feature = "dpdk")]
 pub(crate) fn progress(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "  {line}");
