@@ -15,6 +15,7 @@ mod memory;
 mod peers;
 mod pipeline;
 mod port;
+mod report;
 mod scaling;
 mod table;
 mod testbed;
@@ -51,6 +52,8 @@ enum What {
     Peers(peers::Args),
     /// One worker and two, with and without RSS that matches.
     Scaling(scaling::Args),
+    /// Makes tables and plots of results that were written with --json.
+    Report(report::Args),
     /// The generator's side of a link (started by the other subcommands).
     #[cfg(feature = "dpdk")]
     #[command(hide = true)]
@@ -74,6 +77,7 @@ fn main() -> anyhow::Result<()> {
         #[cfg(feature = "dpdk")]
         What::Peers(args) => peers::run(&args, cli.json),
         What::Scaling(args) => scaling::run(&args, cli.json),
+        What::Report(args) => report::run(&args),
         #[cfg(feature = "dpdk")]
         What::Generate(args) => link::generate::run(&args),
         #[cfg(feature = "dpdk")]

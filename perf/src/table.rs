@@ -18,6 +18,9 @@ struct Document<'a, R> {
     command: String,
     machine: Machine,
     rows: &'a [R],
+    /// The same rows as people read them: `weir-perf report` makes its tables of these.
+    titles: &'static [&'static str],
+    cells: Vec<Vec<String>>,
 }
 
 /// Prints `rows` of `benchmark`.
@@ -30,6 +33,8 @@ pub(crate) fn print<R: Row>(benchmark: &str, rows: &[R], json: bool) -> anyhow::
             command,
             machine,
             rows,
+            titles: R::TITLES,
+            cells: rows.iter().map(Row::cells).collect(),
         };
         println!("{}", serde_json::to_string_pretty(&document)?);
         return Ok(());
@@ -63,6 +68,7 @@ pub(crate) fn print<R: Row>(benchmark: &str, rows: &[R], json: bool) -> anyhow::
 }
 
 /// A line on stderr, so that a long run shows that it lives.
+#[cfg(feature = "dpdk")]
 pub(crate) fn progress(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "  {line}");

@@ -340,6 +340,7 @@ impl Rng {
     }
 
     /// As `below` for `n` up to 2^32, without a division.
+    #[cfg(feature = "dpdk")]
     #[inline]
     pub(crate) fn quick(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
