@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use rtrb::{Consumer, Producer};
 
 use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
@@ -126,7 +127,9 @@ pub(crate) struct ServerHop {
 pub struct Worker<Q: PortQueue> {
     pub(crate) lanes: Vec<Lane<Q>>,
     pub(crate) steer: Steer,
-    pub(crate) links: Links<Q::Frame>,
+    links: Links<Q::Frame>,
+    /// Frames for other workers, by core, until a burst of them or the turn's end.
+    aside: Vec<ArrayVec<Handoff<Q::Frame>, BURST>>,
     pub(crate) kernel: KernelEnd<Q::Frame>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) conns: ConnTable,
@@ -184,6 +187,7 @@ impl<Q: PortQueue> Worker<Q> {
         let mut worker = Worker {
             lanes: ports.into_iter().map(lane).collect(),
             steer,
+            aside: (0..links.out.len()).map(|_| ArrayVec::new()).collect(),
             links,
             kernel,
             counters,
@@ -217,6 +221,9 @@ impl<Q: PortQueue> Worker<Q> {
         }
         for lane in 0..self.lanes.len() {
             self.flush(lane);
+        }
+        for core in 0..self.aside.len() {
+            self.flush_aside(core);
         }
         work += self.expire(now);
         let polls = if work == 0 {
@@ -261,14 +268,15 @@ impl<Q: PortQueue> Worker<Q> {
     fn take_handoffs(&mut self, now: Tick) -> usize {
         let mut taken = 0;
         for from in 0..self.links.into.len() {
-            for _ in 0..BURST {
-                let Some(ring) = self.links.into[from].as_mut() else {
-                    break;
-                };
-                let Ok(Handoff { frame, port, kind }) = ring.pop() else {
-                    break;
-                };
-                taken += 1;
+            let Some(ring) = self.links.into[from].as_mut() else {
+                continue;
+            };
+            let mut batch = ArrayVec::<Handoff<Q::Frame>, BURST>::new();
+            if let Ok(chunk) = ring.read_chunk(ring.slots().min(BURST)) {
+                batch.extend(chunk);
+            }
+            taken += batch.len();
+            for Handoff { frame, port, kind } in batch {
                 let lane = usize::from(port.0);
                 match kind {
                     HandoffKind::Transmit => self.transmit(lane, frame),
@@ -281,9 +289,11 @@ impl<Q: PortQueue> Worker<Q> {
                 }
             }
         }
-        self.counters.handoff_in.add(taken as u64);
-        for lane in 0..self.lanes.len() {
-            self.process_inbox(lane, now);
+        if taken > 0 {
+            self.counters.handoff_in.add(taken as u64);
+            for lane in 0..self.lanes.len() {
+                self.process_inbox(lane, now);
+            }
         }
         taken
     }
@@ -329,17 +339,34 @@ impl<Q: PortQueue> Worker<Q> {
         );
     }
 
-    /// Puts a frame on another worker's ring.
+    /// Sets a frame aside for another worker. A burst of them goes on the ring at once: each
+    /// store to the ring's end takes its cache line from the other core.
     pub(crate) fn hand_over(&mut self, core: CoreId, handoff: Handoff<Q::Frame>) {
-        let ring = self
-            .links
-            .out
-            .get_mut(usize::from(core.0))
-            .and_then(Option::as_mut);
-        match ring.map(|ring| ring.push(handoff)) {
-            Some(Ok(())) => self.counters.handoff_out.add(1),
-            Some(Err(_)) | None => self.counters.dropped(DropReason::HandoffFull),
+        let Some(aside) = self.aside.get_mut(usize::from(core.0)) else {
+            return self.counters.dropped(DropReason::HandoffFull);
+        };
+        aside.push(handoff);
+        if aside.is_full() {
+            self.flush_aside(usize::from(core.0));
         }
+    }
+
+    /// Puts what was set aside for a worker on its ring; what finds no room is dropped.
+    fn flush_aside(&mut self, core: usize) {
+        let aside = &mut self.aside[core];
+        if aside.is_empty() {
+            return;
+        }
+        let mut put = 0;
+        if let Some(ring) = self.links.out[core].as_mut() {
+            let n = ring.slots().min(aside.len());
+            if let Ok(chunk) = ring.write_chunk_uninit(n) {
+                put = chunk.fill_from_iter(aside.drain(..n));
+            }
+        }
+        self.counters.handoff_out.add(put as u64);
+        self.counters.drops[DropReason::HandoffFull as usize].add(aside.len() as u64);
+        aside.clear();
     }
 
     /// Gives the port what waits for it; what its queue has no room for is dropped.
