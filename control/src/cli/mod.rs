@@ -95,8 +95,14 @@ pub(crate) fn main() -> ExitCode {
     match done.and_then(|text| print(&text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // A report's lines begin with file:line:col, for people and editors alike.
+            let from = if error.is::<crate::config::Report>() {
+                ""
+            } else {
+                "weir: "
+            };
             // Nothing is left to do when stderr is gone as well.
-            let _ = writeln!(io::stderr(), "weir: {error:#}");
+            let _ = writeln!(io::stderr(), "{from}{error:#}");
             ExitCode::FAILURE
         }
     }

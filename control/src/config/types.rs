@@ -45,7 +45,7 @@ pub(crate) struct Workers {
 pub(crate) enum Cores {
     /// One worker on each of these CPUs, 1 to 128 of them, all different.
     Pinned(Vec<u16>),
-    /// So many workers, wherever the kernel runs them; 1 to 128.
+    /// So many workers, 1 to 128, on the CPUs that this process may use, in turn.
     Count(u8),
 }
 
@@ -63,7 +63,7 @@ impl Cores {
 /// What a worker does when there is nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Idle {
-    /// Spin on isolated CPUs, yield elsewhere.
+    /// Spin on isolated CPUs, sleep elsewhere.
     Auto,
     /// Poll on: lowest latency, a whole CPU.
     Spin,
