@@ -1,8 +1,8 @@
 //! Who answers, and whom a real server sees.
 
-use crate::client::{Held, ask_names};
+use crate::client::{Held, ask_names, curl};
 use crate::servers::Nginx;
-use crate::topology::Lab;
+use crate::topology::{Lab, VIP};
 use crate::weir::{Config, Director};
 use crate::with_1_2_and_3_workers;
 
@@ -25,6 +25,21 @@ fn wrr_shares_follow_the_weights(workers: usize) {
         assert!(share.abs_diff(due) <= off, "{server}: {shares:?}");
     }
     assert_eq!(shares.get("rs4"), None, "weight 0 takes nothing new");
+}
+
+/// A VIP's port without a service is the director's kernel's: it refuses, nobody waits.
+#[test]
+fn a_port_without_a_service_refuses() {
+    let Some(lab) = Lab::new(1) else { return };
+    let _weir = Director::start(&lab, &Config::new(2).server(1, 100));
+
+    let asked = curl(&lab).arg(format!("http://{VIP}:81/")).output();
+    let asked = asked.expect("curl is installed");
+
+    // curl's code for a connection refused or unreachable; 28 would be a timeout.
+    assert_eq!(asked.status.code(), Some(7), "{asked:?}");
+    let stderr = String::from_utf8_lossy(&asked.stderr);
+    assert!(stderr.contains("port 81"), "{stderr}");
 }
 
 /// FULL-NAT: the server's client is one of the local addresses, never the real client.
