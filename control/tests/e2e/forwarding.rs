@@ -27,7 +27,7 @@ fn wrr_shares_follow_the_weights(workers: usize) {
     assert_eq!(shares.get("rs4"), None, "weight 0 takes nothing new");
 }
 
-/// A VIP's port without a service is the director's kernel's: it refuses, nobody waits.
+/// A VIP's port without a service: Weir answers with a reset, nobody waits.
 #[test]
 fn a_port_without_a_service_refuses() {
     let Some(lab) = Lab::new(1) else { return };
