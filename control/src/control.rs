@@ -27,8 +27,8 @@ use weir_dataplane::route::{Fib, Hop, Route};
 
 use crate::api::Request;
 use crate::config::Config;
-use crate::model::{self, Model, OutOfIds};
-use crate::net::{AddressKind, AddressProblem, NetEvent, TwinThreadCounters, WantedAddress};
+use crate::model::{Model, OutOfIds};
+use crate::net::{AddressProblem, NetEvent, TwinThreadCounters};
 
 mod answers;
 mod counters;
@@ -260,7 +260,7 @@ impl Control {
         }
         if self.rollout.is_settled() && self.changed {
             self.changed = false;
-            let addresses = self.model.addresses().into_iter().map(wanted).collect();
+            let addresses = self.model.addresses();
             let step = self.rollout.start(self.model.snapshot(), addresses);
             self.step(step);
         } else if let Some(step) = self.rollout.workers_hold(self.held_generation()) {
@@ -453,17 +453,5 @@ impl Control {
         if stuck.is_empty() && watched {
             systemd::alive();
         }
-    }
-}
-
-/// The model's wish in the words of the kernel's side.
-fn wanted(address: model::WantedAddress) -> WantedAddress {
-    WantedAddress {
-        addr: address.addr,
-        kind: match address.kind {
-            model::AddressKind::Vip => AddressKind::Vip,
-            model::AddressKind::Local => AddressKind::Local,
-        },
-        port: address.port,
     }
 }

@@ -32,6 +32,7 @@ use weir_dataplane::service::{self, ServiceKey};
 use weir_dataplane::{ServerId, ServiceId};
 
 use crate::config::{self, Config, VipOwner};
+use crate::net::{AddressKind, WantedAddress};
 use crate::publish::Publisher;
 
 pub(crate) use changes::{Changes, ServerChange, ServiceChange, What};
@@ -48,26 +49,6 @@ pub(crate) struct Model {
     timeouts: Timeouts,
     vips: VipOwner,
     publisher: Publisher,
-}
-
-/// Why an address should be on one of this machine's interfaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum AddressKind {
-    /// Clients address it.
-    Vip,
-    /// FULL-NAT sends from it.
-    Local,
-}
-
-/// An address (a /32) that should be on one of this machine's interfaces.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WantedAddress {
-    /// The address.
-    pub(crate) addr: Ipv4Addr,
-    /// What for; a VIP when it is both.
-    pub(crate) kind: AddressKind,
-    /// The port whose twin it goes on; `None` leaves it to the twins' networks.
-    pub(crate) port: Option<String>,
 }
 
 /// There are more servers than numbers: [`ServerId::LIMIT`], removed ones included.

@@ -278,8 +278,9 @@ impl ConnTable {
         Some(conn)
     }
 
-    /// Notes a packet: the state that follows it and how long that lasts from now.
-    pub fn touch(&mut self, id: ConnId, state: State, ticks: u32, now: Tick) {
+    /// Notes a packet as the pipeline does: the state that follows it, and for how long.
+    #[cfg(test)]
+    pub(crate) fn touch(&mut self, id: ConnId, state: State, ticks: u32, now: Tick) {
         let conn = &mut self.entries[id.0 as usize];
         conn.lasts(ticks, now);
         if conn.state() != state {

@@ -29,8 +29,8 @@ mod tests;
 /// ('W'; `ip address show proto 87` of iproute2 6.3). Kernels before 5.18 forget it.
 pub(crate) const PROTO: u8 = b'W';
 
-/// What an address is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an address is for; of one that is for both, the lesser: a VIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum AddressKind {
     /// A virtual service's address (VIP).
     Vip,
