@@ -16,7 +16,7 @@ use std::net::Ipv4Addr;
 
 use crate::command::Event;
 use crate::conn::entry::NewConn;
-use crate::conn::state::{Direction, State, tcp_next};
+use crate::conn::state::{Direction, State, Way, tcp, udp};
 use crate::conn::{Conn, ConnId, Hit};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::cpu::prefetch;
@@ -286,8 +286,8 @@ impl<Q: PortQueue> Worker<Q> {
         let conn = self.conns.get_mut(id);
         let before = conn.state();
         let after = match flow.key.proto {
-            Proto::Tcp => tcp_next(before, dir, flow.tcp_flags),
-            Proto::Udp => State::Udp,
+            Proto::Tcp => tcp::next(before, Way::of(dir, false), flow.tcp_flags, false),
+            Proto::Udp => udp::next(),
         };
         conn.lasts(self.snapshot.timeouts.of(after), now);
         if DIR == INBOUND {
@@ -560,7 +560,7 @@ fn wanted_service<'a>(snapshot: &'a Snapshot, flow: &Flow) -> Result<&'a Service
         port: to.port(),
     };
     let service = snapshot.lookup(key).ok_or(Refusal::NoConnection)?;
-    let opens = flow.key.proto == Proto::Udp || flow.tcp_flags & (SYN | RST) == SYN;
+    let opens = flow.key.proto == Proto::Udp || tcp::opens(flow.tcp_flags, false);
     if opens {
         Ok(service)
     } else {

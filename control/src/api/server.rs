@@ -125,7 +125,10 @@ fn state_named(name: &str) -> Result<ConnState, Problem> {
         .into_iter()
         .find(|state| state.name().eq_ignore_ascii_case(name));
     found.ok_or_else(|| {
-        let names: Vec<_> = ConnState::ALL.iter().map(|state| state.name()).collect();
+        let mut names: Vec<_> = ConnState::ALL.iter().map(|state| state.name()).collect();
+        // TCP and SCTP share a name, which means both.
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(*name));
         Problem::BadRequest(format!(
             "state: {name:?} is no connection state; use one of {}",
             names.join(", ")

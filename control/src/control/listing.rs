@@ -138,7 +138,9 @@ fn matches(filter: &ConnectionFilter, view: &ConnView, service: Option<&str>) ->
     wanted.is_none_or(|name| service == Some(name))
         && filter.client.is_none_or(|at| at.matches(view.client))
         && filter.server.is_none_or(|at| at.matches(view.server))
-        && filter.state.is_none_or(|state| state == view.state)
+        && filter
+            .state
+            .is_none_or(|state| state.name() == view.state.name())
 }
 
 fn connection(core: CoreId, view: &ConnView, service: Option<&str>) -> Connection {

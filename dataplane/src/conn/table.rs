@@ -370,7 +370,7 @@ impl ConnTable {
             let class = match c.state() {
                 _ if !c.is_live() => continue,
                 s if s.is_half_open() => 0,
-                State::TimeWait | State::Close => 1,
+                s if s.is_closing() => 1,
                 State::Udp => 2,
                 _ => continue,
             };

@@ -214,6 +214,14 @@ fn filters() {
     ] {
         assert_eq!(matches(&filter, &view, Some("web")), wanted, "{filter:?}");
     }
+    // TCP and SCTP both have an ESTABLISHED: the name means both.
+    let mut sctp = view;
+    sctp.state = State::SctpEstablished;
+    let established = ConnectionFilter {
+        state: Some(State::Established),
+        ..all()
+    };
+    assert!(matches(&established, &sctp, None));
     let nameless = ConnectionFilter {
         service: Some("web".into()),
         ..all()

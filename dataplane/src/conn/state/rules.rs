@@ -1,0 +1,78 @@
+//! What LVS's sysctls say about opening connections and about giving them up, in LVS's words.
+#![forbid(unsafe_code)]
+
+use super::State;
+
+/// The sysctls; the defaults are LVS's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// A TCP packet without SYN opens too, so that connections survive a director that knows
+    /// nothing of them. Never one with RST.
+    pub sloppy_tcp: bool,
+    /// An SCTP packet without INIT opens too. Never one with ABORT.
+    pub sloppy_sctp: bool,
+    /// When the TCP tables are the secure ones: 0 never, 1 and 2 while the connection table is
+    /// nearly full, 3 always.
+    pub secure_tcp: u8,
+    /// When a SYN (INIT) on a connection that stands opens a new one: 0 never; else in
+    /// TIME_WAIT and CLOSE (CLOSED); with bit 2 also in FIN_WAIT where answers are not seen.
+    pub conn_reuse_mode: u8,
+    /// A packet whose server was removed, and a SYN whose server has weight 0, is scheduled
+    /// anew.
+    pub expire_nodest_conn: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Rules {
+            sloppy_tcp: false,
+            sloppy_sctp: false,
+            secure_tcp: 0,
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+        }
+    }
+}
+
+/// What has become of a connection's server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// Takes new connections.
+    #[default]
+    Up,
+    /// Has weight 0.
+    Drained,
+    /// Was removed.
+    Gone,
+}
+
+impl Rules {
+    /// Whether the secure TCP tables are in force. `short`: the connection table is nearly full.
+    #[inline]
+    #[must_use]
+    pub fn secure(&self, short: bool) -> bool {
+        match self.secure_tcp {
+            0 => false,
+            1 | 2 => short,
+            _ => true,
+        }
+    }
+
+    /// Whether a client's packet finds its connection over and done: it is forgotten, and the
+    /// packet is taken as one without a connection. `starts`: it has SYN, or an INIT.
+    #[must_use]
+    pub fn gives_up(&self, state: State, one_way: bool, server: Standing, starts: bool) -> bool {
+        let expire = self.expire_nodest_conn;
+        match server {
+            Standing::Gone if expire => return true,
+            Standing::Drained if expire && starts => return true,
+            _ => {}
+        }
+        let over = match state {
+            State::TimeWait | State::Close | State::SctpClosed => true,
+            State::FinWait => one_way && self.conn_reuse_mode & 2 != 0,
+            _ => false,
+        };
+        starts && over && self.conn_reuse_mode != 0
+    }
+}
