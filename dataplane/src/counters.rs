@@ -77,6 +77,13 @@ drop_reasons! {
     BadIpHeader => "bad_ip_header",
     /// IPv4 header checksum wrong.
     BadIpChecksum => "bad_ip_checksum",
+    /// IPv6 header truncated, of a bad version or payload length.
+    BadIp6Header => "bad_ip6_header",
+    /// IPv6 extension headers cut short, too many, out of order, or with an option that asks to
+    /// be dropped.
+    BadIp6Extension => "bad_ip6_extension",
+    /// IPv6 routing header that still names addresses to visit.
+    SourceRouted => "source_routed",
     /// TCP header truncated or its data offset out of range.
     BadTcpHeader => "bad_tcp_header",
     /// UDP header truncated or its length out of range.
@@ -89,6 +96,10 @@ drop_reasons! {
     Land => "land",
     /// A fragment for a virtual or local address.
     Fragment => "fragment",
+    /// A fragment of an impossible length or place in its datagram.
+    BadFragment => "bad_fragment",
+    /// A first fragment too short for the headers up to the ports.
+    TinyFragment => "tiny_fragment",
     /// TTL ran out.
     TtlExpired => "ttl_expired",
     /// For a virtual or local address, but no service and no connection has it.

@@ -9,6 +9,7 @@ pub mod build;
 pub mod checksum;
 pub mod eth;
 pub mod ipv4;
+pub mod ipv6;
 pub mod key;
 pub mod tcp;
 #[cfg(test)]
