@@ -88,6 +88,8 @@ drop_reasons! {
     BadTcpHeader => "bad_tcp_header",
     /// UDP header truncated or its length out of range.
     BadUdpHeader => "bad_udp_header",
+    /// SCTP common header or first chunk header truncated, or the chunk's length out of range.
+    BadSctpHeader => "bad_sctp_header",
     /// TCP or UDP checksum found wrong by the port.
     BadL4Checksum => "bad_l4_checksum",
     /// Source address that no packet may have: loopback, multicast, broadcast or unspecified.

@@ -11,6 +11,7 @@ pub mod eth;
 pub mod ipv4;
 pub mod ipv6;
 pub mod key;
+pub mod sctp;
 pub mod tcp;
 #[cfg(test)]
 mod tests;

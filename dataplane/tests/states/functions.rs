@@ -2,6 +2,7 @@
 
 use weir_dataplane::Tick;
 use weir_dataplane::conn::state::{Direction, Standing, State, Timeouts, Way, sctp, tcp, udp};
+use weir_dataplane::packet::sctp::Event;
 use weir_dataplane::packet::tcp::flags::SYN;
 
 use crate::oracle::{Packet, Row, Seen, What, on_purpose_unlike_lvs, rows};
@@ -23,7 +24,7 @@ fn step(row: &Row, conn: Option<Conn>, packet: Packet, server: Standing) -> (boo
         What::Chunk(..) => {
             let event = packet.what.event();
             let sloppy = row.rules.sloppy_sctp;
-            (event == sctp::Event::Init, sctp::opens(event, sloppy))
+            (event == Event::Init, sctp::opens(event, sloppy))
         }
     };
     let kept = conn.filter(|c| !inbound || !row.rules.gives_up(c.state, c.one_way, server, starts));

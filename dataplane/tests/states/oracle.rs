@@ -3,8 +3,8 @@
 use std::io::Read;
 
 use serde_json::Value;
-use weir_dataplane::conn::state::sctp::Event;
 use weir_dataplane::conn::state::{Direction, Rules, Standing, State};
+use weir_dataplane::packet::sctp::Event;
 use weir_dataplane::packet::tcp::flags;
 
 const ROWS: &[u8] = include_bytes!("../data/tcp_states.jsonl.gz");

@@ -1,8 +1,8 @@
 //! SCTP's states (derived from the recorded behaviour of the kernel; each cell that packets can
 //! reach is held to it by `tests/states`).
 //!
-//! A packet carries several chunks; [`Event`] is what they say to the table, all told. Read a
-//! state as the server's: C-SENT is a server that answered with its cookie, S-SENT one that
+//! A packet carries several chunks; [`Event`] is what they say, all told. Read a state as the
+//! server's: C-SENT is a server that answered with its cookie, S-SENT one that
 //! began to close.
 #![forbid(unsafe_code)]
 
@@ -14,77 +14,7 @@ use super::State::{
     SctpShutdownReceived as SR, SctpShutdownSent as SS,
 };
 use super::Way;
-
-/// What a packet's chunks mean for the connection's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[repr(u8)]
-pub enum Event {
-    /// Anything that is none of the others: DATA, SACK, HEARTBEAT, unknown chunks.
-    #[default]
-    Data = 0,
-    /// INIT.
-    Init = 1,
-    /// INIT ACK.
-    InitAck = 2,
-    /// COOKIE ECHO.
-    CookieEcho = 3,
-    /// COOKIE ACK.
-    CookieAck = 4,
-    /// SHUTDOWN.
-    Shutdown = 5,
-    /// SHUTDOWN ACK.
-    ShutdownAck = 6,
-    /// SHUTDOWN COMPLETE.
-    ShutdownComplete = 7,
-    /// ERROR.
-    Error = 8,
-    /// ABORT.
-    Abort = 9,
-}
-
-impl Event {
-    /// All events, by number.
-    pub const ALL: [Event; 10] = [
-        Event::Data,
-        Event::Init,
-        Event::InitAck,
-        Event::CookieEcho,
-        Event::CookieAck,
-        Event::Shutdown,
-        Event::ShutdownAck,
-        Event::ShutdownComplete,
-        Event::Error,
-        Event::Abort,
-    ];
-
-    /// The event of this number; of others [`Event::Data`].
-    #[inline]
-    #[must_use]
-    pub fn from_u8(number: u8) -> Event {
-        match Event::ALL.get(usize::from(number)) {
-            Some(event) => *event,
-            None => Event::Data,
-        }
-    }
-
-    /// What one chunk of type `chunk` says (RFC 9260 3.2).
-    #[inline]
-    #[must_use]
-    pub fn of_chunk(chunk: u8) -> Event {
-        match chunk {
-            1 => Event::Init,
-            2 => Event::InitAck,
-            6 => Event::Abort,
-            7 => Event::Shutdown,
-            8 => Event::ShutdownAck,
-            9 => Event::Error,
-            10 => Event::CookieEcho,
-            11 => Event::CookieAck,
-            14 => Event::ShutdownComplete,
-            _ => Event::Data,
-        }
-    }
-}
+use crate::packet::sctp::Event;
 
 /// Columns of a row, a power of two: masking an index to them leaves no bound to check.
 const COLUMNS: usize = 16;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::packet::sctp::Event;
 use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
 use crate::types::Tick;
 use Direction::{Inbound, Outbound};
@@ -65,10 +66,10 @@ fn tables_stay_within_their_protocol() {
         }
         for &state in sctp_states.iter().chain([&State::None]) {
             for chunk in 0..=u8::MAX {
-                let event = sctp::Event::of_chunk(chunk);
+                let event = Event::of_chunk(chunk);
                 let next = sctp::next(state, way, event);
                 assert!(sctp_states.contains(&next));
-                assert_eq!(sctp::Event::from_u8(event as u8), event);
+                assert_eq!(Event::from_u8(event as u8), event);
             }
         }
     }
