@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use weir_dataplane::ServerId;
-use weir_dataplane::conn::state::Timeouts;
+use weir_dataplane::conn::state::{Rules, Timeouts};
 use weir_dataplane::service::{Server, ServiceKey, Snapshot, SnapshotBuilder};
 
 use crate::model::ServiceEntry;
@@ -52,12 +52,13 @@ impl Publisher {
     pub(crate) fn publish(
         &mut self,
         timeouts: Timeouts,
+        rules: Rules,
         services: &mut BTreeMap<ServiceKey, ServiceEntry>,
     ) -> Arc<Snapshot> {
         if let Some(current) = &self.current {
             return current.clone();
         }
-        let mut builder = SnapshotBuilder::default().timeouts(timeouts);
+        let mut builder = SnapshotBuilder::default().timeouts(timeouts).rules(rules);
         if let Some(last) = &self.last {
             builder.servers_of(last);
         }
@@ -72,6 +73,7 @@ impl Publisher {
                 true => builder.vip(entry.key.vip),
                 false => builder.service(entry.published()),
             }
+            builder.timeouts_of(entry.id, &entry.timeouts);
             entry.given_up_locals().for_each(|addr| builder.local(addr));
         }
         self.generation += 1;

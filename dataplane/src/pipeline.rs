@@ -16,7 +16,7 @@ use std::net::Ipv4Addr;
 
 use crate::command::Event;
 use crate::conn::entry::NewConn;
-use crate::conn::state::{Direction, State, Way, tcp, udp};
+use crate::conn::state::{Direction, State, TimeoutSet, Way, tcp, udp};
 use crate::conn::{Conn, ConnId, Hit};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::cpu::prefetch;
@@ -289,7 +289,10 @@ impl<Q: PortQueue> Worker<Q> {
             Proto::Tcp => tcp::next(before, Way::of(dir, false), flow.tcp_flags, false),
             Proto::Udp => udp::next(),
         };
-        conn.lasts(self.snapshot.timeouts.of(after), now);
+        conn.lasts(
+            self.snapshot.timeouts.get(TimeoutSet::default()).of(after),
+            now,
+        );
         if DIR == INBOUND {
             conn.in_packets = conn.in_packets.saturating_add(1);
         }
@@ -429,7 +432,11 @@ impl<Q: PortQueue> Worker<Q> {
         if k.source() == k.destination() || self.snapshot.address_use(*k.source().ip()).vip {
             return Err(DropReason::Land.into());
         }
-        let ticks = self.snapshot.timeouts.of(State::None);
+        let ticks = self
+            .snapshot
+            .timeouts
+            .get(TimeoutSet::default())
+            .of(State::None);
         let server = pick_server(&self.snapshot, service, flow, &mut self.cursors)?;
         let (steer, conns) = (&self.steer, &self.conns);
         let leased = self

@@ -1,7 +1,7 @@
 //! A whole file as written, and the plain data that it becomes when nothing was wrong.
 #![forbid(unsafe_code)]
 
-use weir_dataplane::conn::state::Timeouts;
+use weir_dataplane::conn::state::{Rules, Timeouts};
 use weir_dataplane::service::ServiceKey;
 
 use super::defaults;
@@ -17,6 +17,7 @@ pub(super) struct Draft<'t> {
     pub(super) ports: Vec<PortDraft<'t>>,
     pub(super) services: Vec<ServiceDraft<'t>>,
     pub(super) timeouts: Timeouts,
+    pub(super) rules: Rules,
     pub(super) addresses: Addresses,
     pub(super) log: Log,
 }
@@ -38,6 +39,7 @@ impl Draft<'_> {
             ports: self.ports.into_iter().map(finish_port).collect(),
             services: self.services.into_iter().map(finish_service).collect(),
             timeouts: self.timeouts,
+            rules: self.rules,
             addresses: self.addresses,
             log: self.log,
         }
@@ -80,6 +82,7 @@ fn finish_service(service: ServiceDraft<'_>) -> Service {
         forward: service.forward,
         local_addresses: ranges.flat_map(|r| r.value.addresses()).collect(),
         port: service.port.map(|t| t.value),
+        timeouts: service.timeouts,
         servers: service.servers.into_iter().map(server).collect(),
     }
 }

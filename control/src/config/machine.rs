@@ -1,10 +1,8 @@
-//! The tables that say how this machine is used: `[workers]`, `[[port]]`, `[timeouts]`,
-//! `[addresses]`, `[log]`.
+//! The tables that say how this machine is used: `[workers]`, `[[port]]`, `[addresses]`,
+//! `[log]`.
 #![forbid(unsafe_code)]
 
 use toml::de::DeTable;
-use weir_dataplane::Tick;
-use weir_dataplane::conn::state::{State, Timeouts};
 
 use super::Machine;
 use super::defaults::{self, MAX_CONNECTIONS_RANGE, MAX_WORKERS, MTU_RANGE};
@@ -26,32 +24,6 @@ pub(super) const PORT: &[Key] = &[
     Key::new("addresses", "[\"10.0.0.2/24\"]"),
     Key::new("mtu", "1500"),
     Key::new("rx_checksum", "\"trust\""),
-];
-/// States that a connection of this version can be in; the others come with connection sync
-/// and SYN cookies.
-pub(super) const TIMEOUTS: &[Key] = &[
-    Key::new("established", "\"900s\""),
-    Key::new("syn_sent", "\"120s\""),
-    Key::new("syn_recv", "\"60s\""),
-    Key::new("fin_wait", "\"120s\""),
-    Key::new("time_wait", "\"120s\""),
-    Key::new("close", "\"10s\""),
-    Key::new("close_wait", "\"60s\""),
-    Key::new("last_ack", "\"30s\""),
-    Key::new("udp", "\"300s\""),
-    Key::planned("listen"),
-    Key::planned("synack"),
-];
-const TIMEOUT_STATES: &[(&str, State)] = &[
-    ("established", State::Established),
-    ("syn_sent", State::SynSent),
-    ("syn_recv", State::SynRecv),
-    ("fin_wait", State::FinWait),
-    ("time_wait", State::TimeWait),
-    ("close", State::Close),
-    ("close_wait", State::CloseWait),
-    ("last_ack", State::LastAck),
-    ("udp", State::Udp),
 ];
 pub(super) const ADDRESSES: &[Key] = &[Key::new("vips", "\"managed\"")];
 pub(super) const LOG: &[Key] = &[
@@ -224,18 +196,6 @@ fn default_rx_checksum(device: Option<&Device>) -> RxChecksum {
         true => RxChecksum::Fill,
         false => RxChecksum::Trust,
     }
-}
-
-pub(super) fn timeouts(p: &mut Problems<'_>, top: &Section<'_>) -> Timeouts {
-    let section = top.table(p, "timeouts", TIMEOUTS);
-    let mut timeouts = Timeouts::default();
-    for &(key, state) in TIMEOUT_STATES {
-        if let Some(duration) = section.parsed(p, key, scalars::duration) {
-            let ticks = duration.value.as_millis() * u128::from(Tick::PER_SECOND) / 1000;
-            timeouts.set(state, ticks as u32); // at most 30 days, checked
-        }
-    }
-    timeouts
 }
 
 pub(super) fn addresses(p: &mut Problems<'_>, top: &Section<'_>) -> Addresses {

@@ -22,6 +22,7 @@ mod report;
 mod restart;
 mod scalars;
 mod services;
+mod states;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -45,6 +46,7 @@ const TABLES: &[Key] = &[
     Key::new("port", "[[port]]"),
     Key::new("service", "[[service]]"),
     Key::new("timeouts", "{ established = \"900s\" }"),
+    Key::new("ipvs", "{ secure_tcp = 1 }"),
     Key::new("addresses", "{ vips = \"managed\" }"),
     Key::new("log", "{ level = \"info\" }"),
 ];
@@ -117,7 +119,8 @@ pub(crate) fn parse(name: &str, text: &str, machine: &Machine) -> Result<Config,
         workers: machine::workers(p, &top, machine),
         ports: machine::ports(p, &top),
         services: services::services(p, &top),
-        timeouts: machine::timeouts(p, &top),
+        timeouts: states::timeouts(p, &top),
+        rules: states::rules(p, &top),
         addresses: machine::addresses(p, &top),
         log: machine::log(p, &top),
     };

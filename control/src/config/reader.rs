@@ -414,8 +414,12 @@ impl<'t> Section<'t> {
         key: &'static str,
         keys: &'static [Key],
     ) -> Section<'t> {
+        let inner = !self.what.is_empty();
         let absent = Section {
-            what: format!("[{key}]"),
+            what: match inner {
+                true => format!("{}: {key}", self.what),
+                false => format!("[{key}]"),
+            },
             at: 0,
             keys,
             table: None,
@@ -426,18 +430,17 @@ impl<'t> Section<'t> {
         let at = value.span().start;
         match value.get_ref() {
             DeValue::Table(table) => Section::open(p, absent.what, at, table, keys),
-            DeValue::Array(_) => {
+            DeValue::Array(_) if !inner => {
                 let why = format!("{key}: there is only one; write [{key}] with single brackets");
                 self.problem(p, at, &why);
                 absent
             }
             _ => {
-                self.wrong(
-                    p,
-                    key,
-                    value,
-                    &format!("not a table; write [{key}] and its keys below"),
-                );
+                let why = match inner {
+                    true => format!("not a table; write {key} = {}", self.example(key)),
+                    false => format!("not a table; write [{key}] and its keys below"),
+                };
+                self.wrong(p, key, value, &why);
                 absent
             }
         }

@@ -4,6 +4,7 @@
 use std::net::SocketAddrV4;
 
 use weir_dataplane::Proto;
+use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::sched::SchedulerKind;
 
@@ -11,6 +12,7 @@ use super::defaults::{self, MAX_LOCAL_ADDRESSES, WEIGHT_RANGE};
 use super::machine::named;
 use super::reader::{At, Key, Problems, Section};
 use super::scalars::{self, Range};
+use super::states;
 
 pub(super) const SERVICE: &[Key] = &[
     Key::new("name", "\"web\""),
@@ -21,6 +23,7 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("local_addresses", "[\"10.1.0.100-10.1.0.103\"]"),
     Key::new("port", "\"wan0\""),
     Key::new("client_address", "\"none\""),
+    Key::new("timeouts", "{ established = \"90s\" }"),
     Key::new("real_server", "[[service.real_server]]"),
     Key::planned("persistence"),
     Key::planned("health_check"),
@@ -50,6 +53,7 @@ pub(super) struct ServiceDraft<'t> {
     pub(super) forward: ForwardMode,
     pub(super) local_addresses: Vec<At<Range>>,
     pub(super) port: Option<At<String>>,
+    pub(super) timeouts: TimeoutChanges,
     pub(super) servers: Vec<ServerDraft<'t>>,
 }
 
@@ -93,6 +97,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
         forward: forward.map_or(defaults::FORWARD, |f| f.value),
         local_addresses: local_addresses(p, &section),
         port: section.parsed(p, "port", scalars::interface),
+        timeouts: states::changes(p, &section),
         servers: servers(p, &section),
         section,
     }

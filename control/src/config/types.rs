@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use weir_dataplane::conn::state::Timeouts;
+use weir_dataplane::conn::state::{Rules, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::ServiceKey;
@@ -19,6 +19,8 @@ pub(crate) struct Config {
     pub services: Vec<Service>,
     /// `[timeouts]`: how long a connection stays in each state.
     pub timeouts: Timeouts,
+    /// `[ipvs]`: when connections open and are given up, by LVS's sysctls.
+    pub rules: Rules,
     /// `[addresses]`: who puts addresses on the twins.
     pub addresses: Addresses,
     /// `[log]`: what is logged, and how. Fixed for a process's life.
@@ -187,6 +189,8 @@ pub(crate) struct Service {
     /// The twin for those of its addresses that no port's network places
     /// ([`Config::network_of`]).
     pub port: Option<String>,
+    /// How long its connections last, where that is not as in `[timeouts]`.
+    pub timeouts: TimeoutChanges,
     /// Its real servers, in the file's order; may be empty.
     pub servers: Vec<RealServer>,
 }

@@ -85,6 +85,8 @@ pub(crate) struct Changes {
     pub(crate) servers: Vec<ServerChange>,
     /// Whether connection timeouts changed.
     pub(crate) timeouts: bool,
+    /// Whether LVS's rules of opening and giving up changed.
+    pub(crate) rules: bool,
     /// Whether Weir holds VIPs now and did not, or the other way round.
     pub(crate) vip_owner: bool,
 }
@@ -118,6 +120,9 @@ impl fmt::Display for Changes {
         }
         if self.timeouts {
             parts.push("timeouts changed".to_owned());
+        }
+        if self.rules {
+            parts.push("ipvs changed".to_owned());
         }
         if self.vip_owner {
             parts.push("the owner of VIPs changed".to_owned());

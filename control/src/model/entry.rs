@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
+use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::{self, ServiceKey};
@@ -32,6 +33,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) local_addresses: Vec<Ipv4Addr>,
     /// The port named for addresses that no network places.
     pub(crate) port: Option<String>,
+    /// The timeouts that it sets for its connections.
+    pub(crate) timeouts: TimeoutChanges,
     /// Whether it was removed and waits for its last connection.
     pub(crate) removed: bool,
     /// Its real servers: those that stand in configuration order, then the removed ones.
@@ -107,6 +110,7 @@ impl ServiceEntry {
             forward: config.forward,
             local_addresses: Vec::new(),
             port: None,
+            timeouts: TimeoutChanges::default(),
             removed: true,
             servers: Vec::new(),
             vip_port: None,
@@ -147,6 +151,7 @@ impl ServiceEntry {
         self.forward = config.forward;
         self.local_addresses.clone_from(&config.local_addresses);
         self.port.clone_from(&config.port);
+        self.timeouts = config.timeouts;
         self.vip_port = place(self.key.vip);
         if self.removed {
             self.removed = false;
@@ -199,6 +204,9 @@ impl ServiceEntry {
         if self.port != config.port {
             let (old, new) = (or_none(&self.port), or_none(&config.port));
             keys.push(format!("port {old} to {new}"));
+        }
+        if self.timeouts != config.timeouts {
+            keys.push("timeouts".to_owned());
         }
         // Schedulers go through servers in their order, so that it is a change too.
         let wanted: HashSet<_> = config.servers.iter().map(|s| s.address).collect();

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
-use weir_dataplane::conn::state::Timeouts;
+use weir_dataplane::conn::state::{Rules, Timeouts};
 use weir_dataplane::service::{self, ServiceKey};
 use weir_dataplane::{ServerId, ServiceId};
 
@@ -47,6 +47,7 @@ pub(crate) struct Model {
     service_ids: Ids,
     server_ids: Ids,
     timeouts: Timeouts,
+    rules: Rules,
     vips: VipOwner,
     publisher: Publisher,
 }
@@ -71,6 +72,7 @@ impl Default for Model {
             service_ids: Ids::default(),
             server_ids: Ids::default(),
             timeouts: Timeouts::default(),
+            rules: Rules::default(),
             vips: VipOwner::Managed,
             publisher: Publisher::default(),
         }
@@ -109,9 +111,11 @@ impl Model {
             entry.update(service, place, &mut self.server_ids, &mut edit);
         }
         edit.changes.timeouts = self.timeouts != config.timeouts;
+        edit.changes.rules = self.rules != config.rules;
         edit.changes.vip_owner = self.vips != config.addresses.vips;
         let changes = edit.changes;
         self.timeouts = config.timeouts;
+        self.rules = config.rules;
         self.vips = config.addresses.vips;
         if !changes.is_empty() {
             self.publisher.changed();
@@ -233,6 +237,7 @@ impl Model {
 
     /// The current state for the workers: see [`Publisher`].
     pub(crate) fn snapshot(&mut self) -> Arc<service::Snapshot> {
-        self.publisher.publish(self.timeouts, &mut self.services)
+        self.publisher
+            .publish(self.timeouts, self.rules, &mut self.services)
     }
 }

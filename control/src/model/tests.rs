@@ -120,15 +120,25 @@ fn a_change_is_told_key_by_key() {
     apply(&mut model, &[WEB, DNS].concat());
     let first = model.snapshot();
     let text = WEB
-        .replace("\"web\"", "\"www\"\nscheduler = \"rr\"")
+        .replace(
+            "\"web\"",
+            "\"www\"\nscheduler = \"rr\"\ntimeouts.close = \"1s\"",
+        )
         .replace("10.1.0.100-10.1.0.101", "10.1.0.101-10.1.0.103")
         .replace("weight = 50", "weight = 0\nname = \"b\"");
-    let edited = config(&[&text, DNS, "[timeouts]\nudp = \"9s\""].concat());
+    let edited = config(
+        &[
+            &text,
+            DNS,
+            "[timeouts]\nudp = \"9s\"\n[ipvs]\nsecure_tcp = 1",
+        ]
+        .concat(),
+    );
     let changes = model.apply(&edited).unwrap();
     assert_eq!(
         changes.services[0].to_string(),
         "service \"www\" (10.0.0.10:80/tcp) changed: name \"web\" to \"www\", scheduler wrr to \
-         rr, local_addresses (2 added, 1 removed)"
+         rr, local_addresses (2 added, 1 removed), timeouts"
     );
     assert_eq!(
         changes.servers[0].to_string(),
@@ -137,7 +147,7 @@ fn a_change_is_told_key_by_key() {
     assert_eq!(
         changes.to_string(),
         "services: 0 added, 1 changed, 0 removed; real servers: 0 added, 1 changed, 0 removed; \
-         timeouts changed"
+         timeouts changed; ipvs changed"
     );
     let second = model.snapshot();
     assert_eq!((first.generation, second.generation), (1, 2));

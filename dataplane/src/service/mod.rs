@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::conn::state::Timeouts;
+use crate::conn::state::{Rules, TimeoutChanges, TimeoutSets, Timeouts};
 use crate::forward::ForwardMode;
 use crate::sched::SchedulerKind;
 use crate::types::{Proto, ServerId, ServiceId};
@@ -87,8 +87,10 @@ type Chunk = Arc<[Option<Server>; CHUNK]>;
 pub struct Snapshot {
     /// Grows by one with each publication.
     pub generation: u64,
-    /// Connection timeouts.
-    pub timeouts: Timeouts,
+    /// Connection timeouts, by service.
+    pub timeouts: TimeoutSets,
+    /// When connections open and are given up.
+    pub rules: Rules,
     services: Vec<Option<Arc<Service>>>,
     by_key: HashMap<ServiceKey, ServiceId, RandomState>,
     servers: Vec<Chunk>,
@@ -149,6 +151,8 @@ impl Snapshot {
 #[derive(Debug, Default)]
 pub struct SnapshotBuilder {
     timeouts: Timeouts,
+    own_timeouts: Vec<(ServiceId, TimeoutChanges)>,
+    rules: Rules,
     services: Vec<Option<Arc<Service>>>,
     servers: Vec<Chunk>,
     addresses: HashMap<Ipv4Addr, AddressUse, RandomState>,
@@ -160,6 +164,20 @@ impl SnapshotBuilder {
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
+    }
+
+    /// Sets when connections open and are given up.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Gives a service, standing or removed, timeouts of its own.
+    pub fn timeouts_of(&mut self, service: ServiceId, changes: &TimeoutChanges) {
+        if !changes.is_empty() {
+            self.own_timeouts.push((service, *changes));
+        }
     }
 
     /// Adds a service; its VIP and local addresses become Weir's.
@@ -218,7 +236,8 @@ impl SnapshotBuilder {
             .collect::<HashMap<_, _, _>>();
         Snapshot {
             generation,
-            timeouts: self.timeouts,
+            timeouts: TimeoutSets::new(self.timeouts, &self.own_timeouts),
+            rules: self.rules,
             services: self.services,
             by_key,
             servers: self.servers,

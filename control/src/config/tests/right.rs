@@ -2,15 +2,15 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use weir_dataplane::Proto;
-use weir_dataplane::conn::state::{State, Timeouts};
+use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::ServiceKey;
+use weir_dataplane::{Proto, Tick};
 
 use super::super::reader::Key;
 use super::super::types::{Cidr, Device};
-use super::super::{machine, restart_needed, scalars, services, words};
+use super::super::{machine, restart_needed, scalars, services, states, words};
 use super::*;
 
 fn ip(text: &str) -> Ipv4Addr {
@@ -100,6 +100,7 @@ fn quickstart_says_what_the_script_builds() {
                 forward: ForwardMode::fullnat,
                 local_addresses: (100..=103).map(|n| Ipv4Addr::new(10, 1, 0, n)).collect(),
                 port: None,
+                timeouts: TimeoutChanges::default(),
                 servers: vec![
                     server("10.1.0.11:80", 100),
                     server("10.1.0.12:80", 100),
@@ -117,6 +118,7 @@ fn quickstart_says_what_the_script_builds() {
                 forward: ForwardMode::fullnat,
                 local_addresses: (100..=103).map(|n| Ipv4Addr::new(10, 1, 0, n)).collect(),
                 port: None,
+                timeouts: TimeoutChanges::default(),
                 servers: vec![
                     server("10.1.0.11:53", 1),
                     server("10.1.0.12:53", 1),
@@ -146,12 +148,13 @@ address = "10.20.0.11:8080"
 fn the_reference_shows_every_key_with_its_default() {
     let reference = shipped("weir.reference.toml");
     assert_eq!(right(&reference), right(MINIMAL));
-    let tables: [(&str, &[Key]); 7] = [
+    let tables: [(&str, &[Key]); 8] = [
         ("[workers]", machine::WORKERS),
         ("[[port]]", machine::PORT),
         ("[[service]]", services::SERVICE),
         ("[[service.real_server]]", services::REAL_SERVER),
-        ("[timeouts]", machine::TIMEOUTS),
+        ("[timeouts]", states::TIMEOUTS),
+        ("[ipvs]", states::IPVS),
         ("[addresses]", machine::ADDRESSES),
         ("[log]", machine::LOG),
     ];
@@ -177,6 +180,8 @@ fn defaults_without_any_optional_key() {
     let config = right(MINIMAL);
     assert_eq!(config.workers.cores.workers(), 1);
     assert_eq!(config.timeouts, Timeouts::default());
+    assert_eq!(config.rules, Rules::default());
+    assert!(config.services[0].timeouts.is_empty());
     assert_eq!(config.addresses.vips, VipOwner::Managed);
     assert_eq!(config.services[0].servers[0].weight, 1);
     assert_eq!(config.services[0].local_addresses.len(), 8);
@@ -191,7 +196,19 @@ fn defaults_without_any_optional_key() {
 fn values_become_what_they_say() {
     let text = BASE
         .replace("count = 2", "cores = [5, 0x1]")
-        .replace("udp = \"30s\"", "udp = \"1500ms\"\nestablished = \"2h\"")
+        .replace(
+            "udp = \"30s\"",
+            "udp = \"1500ms\"\nestablished = \"2h\"\nsctp_cookie_echoed = \"5s\"",
+        )
+        .replace(
+            "[addresses]",
+            "[ipvs]\nsloppy_tcp = true\nsloppy_sctp = true\nsecure_tcp = 3\n\
+             conn_reuse_mode = 0\nexpire_nodest_conn = true\n[addresses]",
+        )
+        .replace(
+            "name = \"web\"",
+            "name = \"web\"\ntimeouts = { established = \"90s\", close = \"1s\" }",
+        )
         .replace("0000:3b:00.0", "3B:00.1,rxq_cqe_comp_en=0")
         .replace("vips = \"managed\"", "vips = \"external\"")
         .replace("level = \"info\"", "level = \"debug\"\nformat = \"json\"")
@@ -206,6 +223,22 @@ fn values_become_what_they_say() {
         config.timeouts.of(State::Close),
         Timeouts::default().of(State::Close)
     );
+    let sctp = Tick::seconds(5);
+    assert_eq!(config.timeouts.of(State::SctpCookieEchoed), sctp);
+    assert_eq!(
+        config.rules,
+        Rules {
+            sloppy_tcp: true,
+            sloppy_sctp: true,
+            secure_tcp: 3,
+            conn_reuse_mode: 0,
+            expire_nodest_conn: true,
+        }
+    );
+    let own: Vec<_> = config.services[0].timeouts.iter().collect();
+    let seconds = Tick::seconds;
+    assert_eq!(own, [(State::Established, seconds(90)), (State::Close, 64)]);
+    assert!(config.services[1].timeouts.is_empty());
     let device = Device::Pci("0000:3b:00.1,rxq_cqe_comp_en=0".to_owned());
     assert_eq!(config.ports[0].device, device);
     assert_eq!(device.name(), "0000:3b:00.1");

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use weir_dataplane::Proto;
+use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::Snapshot;
@@ -68,6 +69,7 @@ fn service(number: u8, servers: u8, locals: u8) -> config::Service {
             .map(|n| Ipv4Addr::new(10, 1, 0, 100 + n))
             .collect(),
         port: None,
+        timeouts: TimeoutChanges::default(),
         servers: bits(servers).map(server).collect(),
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::packet::sctp::Event;
 use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
-use crate::types::Tick;
+use crate::types::{ServiceId, Tick};
 use Direction::{Inbound, Outbound};
 
 fn next(state: State, dir: Direction, flags: u8) -> State {
@@ -107,6 +107,18 @@ fn a_services_own_timeouts_go_before_the_global_ones() {
     assert_eq!((own.of(State::Established), own.of(State::Udp)), (640, 1));
     assert_eq!(own.of(State::Close), Tick::seconds(10));
     assert_eq!(changes.iter().count(), 2);
+}
+
+#[test]
+fn services_without_timeouts_of_their_own_share_the_global_ones() {
+    let mut changes = TimeoutChanges::default();
+    changes.set(State::Udp, 64);
+    let sets = TimeoutSets::new(Timeouts::default(), &[(ServiceId(3), changes)]);
+    for (service, ticks) in [(0, 300 * 64), (3, 64), (4, 300 * 64), (1 << 30, 300 * 64)] {
+        let set = sets.of_service(ServiceId(service));
+        assert_eq!(sets.get(set).of(State::Udp), ticks, "service {service}");
+        assert_eq!(sets.get(set).of(State::Close), 640);
+    }
 }
 
 #[test]

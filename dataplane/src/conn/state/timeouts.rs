@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{STATES, State};
-use crate::types::Tick;
+use crate::types::{ServiceId, Tick};
 
 /// Seconds: the largest retransmission timeout (RFC 9260 16: 60 s) and one more.
 const SCTP_RTO_MAX: u32 = 61;
@@ -89,5 +89,55 @@ impl TimeoutChanges {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
+    }
+}
+
+/// The timeouts of all services: the global ones, and a set for each service with its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TimeoutSets {
+    global: Timeouts,
+    own: Vec<Timeouts>,
+    /// Which of `own`, by service id.
+    of_service: Vec<TimeoutSet>,
+}
+
+/// Which of [`TimeoutSets`]; valid for one snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeoutSet(u32);
+
+impl TimeoutSets {
+    /// `global`, and with `own` in its place for these services.
+    #[must_use]
+    pub fn new(global: Timeouts, own: &[(ServiceId, TimeoutChanges)]) -> TimeoutSets {
+        let services = own.iter().map(|(id, _)| id.0 as usize + 1).max();
+        let mut of_service = vec![TimeoutSet::default(); services.unwrap_or(0)];
+        for (n, (id, _)) in own.iter().enumerate() {
+            of_service[id.0 as usize] = TimeoutSet(n as u32 + 1);
+        }
+        TimeoutSets {
+            global,
+            own: own
+                .iter()
+                .map(|(_, changes)| global.with(changes))
+                .collect(),
+            of_service,
+        }
+    }
+
+    /// The set that a service's connections have.
+    #[must_use]
+    pub fn of_service(&self, service: ServiceId) -> TimeoutSet {
+        let own = self.of_service.get(service.0 as usize);
+        own.copied().unwrap_or_default()
+    }
+
+    /// A set's timeouts.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, set: TimeoutSet) -> &Timeouts {
+        match set.0 {
+            0 => &self.global,
+            n => self.own.get(n as usize - 1).unwrap_or(&self.global),
+        }
     }
 }
