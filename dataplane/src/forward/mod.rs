@@ -3,6 +3,7 @@
 
 pub(crate) mod fullnat;
 mod rewrite;
+pub mod tun;
 
 macro_rules! modes {
     ($($(#[doc = $doc:literal])+ $mode:ident,)+) => {
