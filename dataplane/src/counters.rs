@@ -94,6 +94,12 @@ drop_reasons! {
     BadL4Checksum => "bad_l4_checksum",
     /// Source address that no packet may have: loopback, multicast, broadcast or unspecified.
     BadSource => "bad_source",
+    /// ICMP header truncated, or an ICMP error that does not quote an IP header.
+    BadIcmp => "bad_icmp",
+    /// Checksum of an ICMP error wrong.
+    BadIcmpChecksum => "bad_icmp_checksum",
+    /// An ICMP error about a flow that its other side could make nothing of.
+    IcmpUntranslatable => "icmp_untranslatable",
     /// Same source and destination address and port (a land attack).
     Land => "land",
     /// A fragment for a virtual or local address.

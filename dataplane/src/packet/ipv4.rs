@@ -9,6 +9,12 @@
 use super::{be16, be32, checksum, eth};
 use crate::counters::DropReason;
 
+/// Don't fragment, among the flags.
+pub const DF: u16 = 0x4000;
+/// More fragments follow, among the flags.
+pub const MF: u16 = 0x2000;
+/// The fragment's offset beside the flags, in units of 8 bytes.
+pub const OFFSET_MASK: u16 = 0x1fff;
 /// Bytes of a header without options.
 pub const MIN_LEN: usize = 20;
 /// IP protocol numbers.

@@ -89,6 +89,26 @@ pub struct Fragment {
     pub id: u32,
 }
 
+impl Fragment {
+    /// Whether it is a whole datagram all the same (RFC 6946).
+    #[must_use]
+    pub fn is_atomic(&self) -> bool {
+        self.offset == 0 && !self.more
+    }
+
+    /// Checks its length; the packet ends at `end`.
+    fn check(&self, end: usize) -> Result<(), DropReason> {
+        let payload = end - usize::from(self.at) - FRAGMENT_LEN;
+        // RFC 8200 4.5: all but the last are multiples of 8; none reaches past the largest
+        // datagram.
+        let ragged = self.more && (payload == 0 || !payload.is_multiple_of(8));
+        match ragged || usize::from(self.offset) + payload > usize::from(u16::MAX) {
+            true => Err(DropReason::BadFragment),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Where the chain of extension headers ends, and with what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chain {
@@ -126,7 +146,10 @@ pub fn check(headers: &[u8; END], frame: &[u8]) -> Result<Header, DropReason> {
         let chain = walk(&frame[..end], END, header.protocol)?;
         header.l4 = chain.upper as u16;
         header.protocol = chain.protocol;
-        header.fragment = chain.fragment.filter(|f| f.more || f.offset != 0);
+        if let Some(fragment) = chain.fragment {
+            fragment.check(end)?;
+            header.fragment = Some(fragment).filter(|f| !f.is_atomic());
+        }
     }
     Ok(header)
 }
@@ -149,9 +172,8 @@ pub fn is_extension(protocol: u8) -> bool {
 /// [`DropReason::BadIp6Extension`]: cut short, too many, in an order that RFC 8200 4.1 rules out,
 /// or with a hop-by-hop option that asks to be dropped where it is not known.
 /// [`DropReason::SourceRouted`]: a routing header that still names addresses (RFC 5095, and a
-/// detour that nobody here asked for). [`DropReason::BadFragment`]: a part that is not the last
-/// and not a multiple of 8 bytes, or reaches past 65,535. [`DropReason::TinyFragment`]: a first
-/// fragment that ends in the middle of its headers (RFC 7112).
+/// detour that nobody here asked for). [`DropReason::TinyFragment`]: a first fragment that ends
+/// in the middle of its headers (RFC 7112).
 #[cold]
 pub fn walk(packet: &[u8], at: usize, next: u8) -> Result<Chain, DropReason> {
     let (mut at, mut next) = (at, next);
@@ -186,7 +208,13 @@ pub fn walk(packet: &[u8], at: usize, next: u8) -> Result<Chain, DropReason> {
             extension::ROUTING if head[3] != 0 => return Err(DropReason::SourceRouted),
             extension::FRAGMENT if fragment.is_some() => break,
             extension::FRAGMENT => {
-                let found = check_fragment(head, at, rest.len() - len)?;
+                let word = be16(head, 2);
+                let found = Fragment {
+                    at: at as u16,
+                    offset: word & 0xfff8,
+                    more: word & 1 != 0,
+                    id: be32(head, 4),
+                };
                 fragment = Some(found);
                 if found.offset != 0 {
                     // What follows belongs to the middle of the datagram.
@@ -202,23 +230,6 @@ pub fn walk(packet: &[u8], at: usize, next: u8) -> Result<Chain, DropReason> {
         (at, next) = (at + len, head[0]);
     }
     Err(DropReason::BadIp6Extension)
-}
-
-/// Reads a fragment header at offset `at` with `payload` bytes behind it.
-fn check_fragment(head: &[u8; 8], at: usize, payload: usize) -> Result<Fragment, DropReason> {
-    let word = be16(head, 2);
-    let fragment = Fragment {
-        at: at as u16,
-        offset: word & 0xfff8,
-        more: word & 1 != 0,
-        id: be32(head, 4),
-    };
-    // RFC 8200 4.5: all but the last are multiples of 8; none reaches past the largest datagram.
-    let ragged = fragment.more && (payload == 0 || !payload.is_multiple_of(8));
-    if ragged || usize::from(fragment.offset) + payload > usize::from(u16::MAX) {
-        return Err(DropReason::BadFragment);
-    }
-    Ok(fragment)
 }
 
 /// Whether a forwarding node may pass these hop-by-hop options: RFC 8200 4.2, the two highest

@@ -8,6 +8,8 @@
 pub mod build;
 pub mod checksum;
 pub mod eth;
+pub mod header;
+pub mod icmp;
 pub mod ids;
 pub mod ipv4;
 pub mod ipv6;

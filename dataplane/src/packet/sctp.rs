@@ -14,6 +14,8 @@
 use super::{be16, be32, put32};
 use crate::counters::DropReason;
 
+/// IP protocol number.
+pub const PROTOCOL: u8 = 132;
 /// Bytes of the common header.
 pub const LEN: usize = 12;
 /// Offset of the verification tag.
@@ -188,9 +190,15 @@ pub fn complete_partial(packet: &mut [u8]) -> bool {
 #[inline]
 pub fn new_ports(packet: &mut [u8], ports: u32) {
     let len = packet.len();
-    let Some(sctp) = packet.first_chunk_mut::<LEN>() else {
-        return;
-    };
+    if let Some(sctp) = packet.first_chunk_mut::<LEN>() {
+        new_ports_of(sctp, len, ports);
+    }
+}
+
+/// As [`new_ports`], of a packet of `len` bytes of which only the header is there: an ICMP error
+/// quotes it.
+#[inline]
+pub fn new_ports_of(sctp: &mut [u8; LEN], len: usize, ports: u32) {
     let changed = be32(sctp, 0) ^ ports;
     if changed == 0 {
         return;

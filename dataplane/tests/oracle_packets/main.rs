@@ -2,5 +2,6 @@
 //! DR and TUN (`data/packets.jsonl.gz`, 214 cases of 2,875 steps: a frame in, frames out).
 #![allow(missing_docs)]
 
+mod errors;
 mod recording;
 mod tunnels;

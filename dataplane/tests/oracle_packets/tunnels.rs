@@ -11,7 +11,7 @@ use weir_dataplane::packet::ids::IpIds;
 
 use crate::recording::{Case, Side, Step, cases};
 
-fn tunnel(case: &Case) -> Option<Tunnel> {
+pub(crate) fn tunnel(case: &Case) -> Option<Tunnel> {
     let gue = |checksum| Tunnel::Gue {
         port: case.server_option("--tun-port").unwrap().parse().unwrap(),
         checksum,
@@ -35,7 +35,7 @@ fn ends(server: IpAddr) -> Ends {
     Ends::new(director, server).unwrap()
 }
 
-fn word(f: &[u8], at: usize) -> u16 {
+pub(crate) fn word(f: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([f[at], f[at + 1]])
 }
 

@@ -16,19 +16,23 @@
 mod gre;
 mod gue;
 mod ipip;
+mod quoted;
 mod vxlan;
 
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::counters::DropReason;
 use crate::io::Frame;
+use crate::packet::header::IpHeader;
 use crate::packet::ids::IpIds;
 use crate::packet::{be16, checksum, eth, ipv4, ipv6, put16, udp};
 use crate::types::Mac;
 
+pub use crate::packet::header::Ends;
+pub use quoted::inside;
 pub use vxlan::device_mac;
 
 /// How packets are wrapped for a real server; a part of its record.
@@ -71,59 +75,6 @@ pub enum GueChecksum {
     /// partial, so that the server completes it; Weir completes those at the door, and so has
     /// none to add it to.
     Remote,
-}
-
-/// Where a tunnel leads: the outer addresses, of one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ends {
-    /// Over IPv4.
-    V4 {
-        /// The director's address.
-        src: Ipv4Addr,
-        /// The real server's.
-        dst: Ipv4Addr,
-    },
-    /// Over IPv6.
-    V6 {
-        /// The director's address.
-        src: Ipv6Addr,
-        /// The real server's.
-        dst: Ipv6Addr,
-    },
-}
-
-impl Ends {
-    /// From `src` to `dst`; `None` when one is IPv4 and the other IPv6.
-    #[must_use]
-    pub fn new(src: IpAddr, dst: IpAddr) -> Option<Ends> {
-        match (src, dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => Some(Ends::V4 { src, dst }),
-            (IpAddr::V6(src), IpAddr::V6(dst)) => Some(Ends::V6 { src, dst }),
-            _ => None,
-        }
-    }
-
-    /// Bytes of the outer IP header.
-    #[inline]
-    fn header_len(self) -> usize {
-        match self {
-            Ends::V4 { .. } => ipv4::MIN_LEN,
-            Ends::V6 { .. } => ipv6::LEN,
-        }
-    }
-
-    /// The sum of the pseudo-header for `len` bytes of UDP.
-    fn pseudo(self, len: u16) -> u16 {
-        let addrs = match self {
-            Ends::V4 { src, dst } => {
-                u32::from(checksum::sum(&src.octets())) + u32::from(checksum::sum(&dst.octets()))
-            }
-            Ends::V6 { src, dst } => {
-                u32::from(checksum::sum(&src.octets())) + u32::from(checksum::sum(&dst.octets()))
-            }
-        };
-        checksum::fold(addrs + u32::from(ipv4::UDP) + u32::from(len))
-    }
 }
 
 impl Tunnel {
@@ -269,14 +220,21 @@ pub fn encapsulate<F: Frame>(
         3 => inner.tos & !1,
         _ => inner.tos,
     };
-    match ends {
-        Ends::V4 { src, dst } => {
-            let df = inner.df && pmtu_disc;
-            let id = if df { 0 } else { ids.next16() }; // RFC 6864 4.1
-            write_ipv4(head, total, tos, inner.ttl, protocol, id, df, src, dst);
-        }
-        Ends::V6 { src, dst } => write_ipv6(head, total, tos, inner.ttl, protocol, src, dst),
-    }
+    let df = inner.df && pmtu_disc;
+    let id = match ends {
+        Ends::V4 { .. } if !df => ids.next16(),
+        _ => 0, // RFC 6864 4.1
+    };
+    put16(head, 12, ends.ethertype());
+    let header = IpHeader {
+        ends,
+        tos,
+        ttl: inner.ttl,
+        protocol,
+        id,
+        df,
+    };
+    header.write(&mut head[eth::HEADER_LEN..], total - ip_len as u16);
     Ok(())
 }
 
@@ -295,7 +253,7 @@ fn write_udp(datagram: &mut [u8], sport: u16, dport: u16, checksummed: Option<En
     put16(datagram, 4, len);
     put16(datagram, udp::CHECKSUM_AT, 0);
     if let Some(ends) = checksummed {
-        let sum = u32::from(ends.pseudo(len)) + u32::from(checksum::sum(datagram));
+        let sum = u32::from(ends.pseudo(ipv4::UDP, len)) + u32::from(checksum::sum(datagram));
         let sum = !checksum::fold(sum);
         put16(
             datagram,
@@ -304,55 +262,4 @@ fn write_udp(datagram: &mut [u8], sport: u16, dport: u16, checksummed: Option<En
         );
     }
     ipv4::UDP
-}
-
-/// Writes the outer EtherType and IPv4 header into the first [`ipv4::END`] bytes.
-#[allow(clippy::too_many_arguments)] // one a header field
-fn write_ipv4(
-    head: &mut [u8],
-    total: u16,
-    tos: u8,
-    ttl: u8,
-    protocol: u8,
-    id: u16,
-    df: bool,
-    src: Ipv4Addr,
-    dst: Ipv4Addr,
-) {
-    const AT: usize = eth::HEADER_LEN;
-    let Some(h) = head.first_chunk_mut::<{ ipv4::END }>() else {
-        return;
-    };
-    put16(h, 12, eth::IPV4);
-    (h[AT], h[AT + 1]) = (0x45, tos);
-    put16(h, AT + 2, total);
-    put16(h, AT + 4, id);
-    put16(h, AT + 6, if df { 0x4000 } else { 0 });
-    (h[ipv4::TTL_AT], h[ipv4::PROTO_AT]) = (ttl, protocol);
-    h[ipv4::SRC_AT..ipv4::DST_AT].copy_from_slice(&src.octets());
-    h[ipv4::DST_AT..].copy_from_slice(&dst.octets());
-    checksum::set_ipv4(h);
-}
-
-/// Writes the outer EtherType and IPv6 header into the first [`ipv6::END`] bytes.
-fn write_ipv6(
-    head: &mut [u8],
-    total: u16,
-    class: u8,
-    hop_limit: u8,
-    protocol: u8,
-    src: Ipv6Addr,
-    dst: Ipv6Addr,
-) {
-    const AT: usize = eth::HEADER_LEN;
-    let Some(h) = head.first_chunk_mut::<{ ipv6::END }>() else {
-        return;
-    };
-    put16(h, 12, eth::IPV6);
-    (h[AT], h[AT + 1]) = (0x60 | class >> 4, class << 4);
-    put16(h, AT + 2, 0); // the flow label's lower bits
-    put16(h, ipv6::PAYLOAD_LEN_AT, total - ipv6::LEN as u16);
-    (h[ipv6::NEXT_AT], h[ipv6::HOP_LIMIT_AT]) = (protocol, hop_limit);
-    h[ipv6::SRC_AT..ipv6::DST_AT].copy_from_slice(&src.octets());
-    h[ipv6::DST_AT..].copy_from_slice(&dst.octets());
 }

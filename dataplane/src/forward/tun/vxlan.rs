@@ -33,10 +33,7 @@ pub fn device_mac(at: IpAddr) -> Mac {
 
 /// Writes the VXLAN and the inner Ethernet header behind the UDP header's place.
 pub(super) fn write(payload: &mut [u8], vni: u32, ethertype: u16, ends: Ends, mac: Option<Mac>) {
-    let (src, dst) = match ends {
-        Ends::V4 { src, dst } => (IpAddr::V4(src), IpAddr::V4(dst)),
-        Ends::V6 { src, dst } => (IpAddr::V6(src), IpAddr::V6(dst)),
-    };
+    let (src, dst) = ends.addrs();
     payload[udp::LEN..udp::LEN + 4].copy_from_slice(&[VNI_VALID, 0, 0, 0]);
     payload[udp::LEN + 4..ETHERNET].copy_from_slice(&(vni << 8).to_be_bytes());
     let inner = &mut payload[ETHERNET..LEN];
