@@ -17,7 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,7 +134,7 @@ pub(crate) struct Control {
     /// The generation that was published last; 0 before the first.
     generation: u64,
     /// The addresses of all servers that were published last.
-    servers: Vec<Ipv4Addr>,
+    servers: Vec<IpAddr>,
     neighbours: NeighbourBook,
     /// Neighbours found no index: said once until there is room again.
     neighbours_full: bool,
@@ -299,7 +299,7 @@ impl Control {
             Step::Spread(snapshot) => {
                 tracing::debug!(generation = snapshot.generation, "publishing services");
                 self.generation = snapshot.generation;
-                self.servers = snapshot.servers().map(|s| *s.address.ip()).collect();
+                self.servers = snapshot.servers().map(|s| s.address.ip()).collect();
                 for link in &mut self.links {
                     link.post_snapshot(Arc::clone(&snapshot));
                 }
@@ -415,8 +415,8 @@ impl Control {
     /// Has the kernel look after the next hops of all servers.
     fn keep_servers(&self) {
         let fib = Fib::new(self.epoch, &self.routes);
-        let hops = self.servers.iter().filter_map(|addr| fib.lookup(*addr));
-        self.kernel.keep(hops.collect());
+        let ways = self.servers.iter().filter_map(|addr| fib.lookup(*addr));
+        self.kernel.keep(ways.map(|way| way.hop).collect());
     }
 
     /// Makes the twins' carrier what the cards' links are.

@@ -12,6 +12,7 @@ mod control;
 mod log;
 mod model;
 mod net;
+mod prefix;
 mod publish;
 mod run;
 mod workers;

@@ -4,7 +4,7 @@
 //! operator's question never delays packets.
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::conn::state::State;
@@ -43,7 +43,7 @@ pub enum Event {
         /// The port whose link it is on.
         port: PortId,
         /// The address to resolve.
-        addr: Ipv4Addr,
+        addr: IpAddr,
     },
     /// A filled page, answer to [`Command::ListConns`].
     Conns(Box<ConnPage>),
@@ -96,13 +96,13 @@ pub struct ConnView {
     /// TCP or UDP.
     pub proto: Proto,
     /// The client (CIP).
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// The virtual service (VIP).
-    pub virtual_: SocketAddrV4,
+    pub virtual_: SocketAddr,
     /// The local address (LIP), what the server sees as its client.
-    pub local: SocketAddrV4,
+    pub local: SocketAddr,
     /// The real server (RIP).
-    pub server: SocketAddrV4,
+    pub server: SocketAddr,
     /// Which server record.
     pub server_id: ServerId,
     /// Its state.

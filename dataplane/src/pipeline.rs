@@ -12,7 +12,7 @@
 //! after the other. A packet that is not forwarded ends in a [`DropReason`] or at the kernel.
 #![forbid(unsafe_code)]
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use crate::command::Event;
 use crate::conn::entry::NewConn;
@@ -209,7 +209,7 @@ impl<Q: PortQueue> Worker<Q> {
     #[cold]
     fn look_at_fragment(&self, frame: &Q::Frame) -> Look {
         let dst = be32(frame.bytes(), ipv4::DST_AT);
-        let used = self.snapshot.address_use(Ipv4Addr::from(dst));
+        let used = self.snapshot.address_use(Ipv4Addr::from(dst).into());
         match used.vip || used.local {
             true => Look::Drop(DropReason::Fragment),
             false => Look::Kernel(punt_class(frame.bytes())),
@@ -365,7 +365,8 @@ impl<Q: PortQueue> Worker<Q> {
             Direction::Inbound => conn.server(),
             Direction::Outbound => conn.client(),
         };
-        let hop = self.fib.lookup(*towards.ip()).ok_or(DropReason::NoRoute)?;
+        let way = self.fib.lookup(IpAddr::V4(*towards.ip()));
+        let hop = way.ok_or(DropReason::NoRoute)?.hop;
         let Some(id) = self.neighbours.find(hop) else {
             return Ok(Next::Ask(hop));
         };
@@ -429,7 +430,9 @@ impl<Q: PortQueue> Worker<Q> {
         if ipv4::bad_source(k.src()) {
             return Err(DropReason::BadSource.into());
         }
-        if k.source() == k.destination() || self.snapshot.address_use(*k.source().ip()).vip {
+        if k.source() == k.destination()
+            || self.snapshot.address_use(IpAddr::V4(*k.source().ip())).vip
+        {
             return Err(DropReason::Land.into());
         }
         let ticks = self
@@ -437,7 +440,7 @@ impl<Q: PortQueue> Worker<Q> {
             .timeouts
             .get(TimeoutSet::default())
             .of(State::None);
-        let server = pick_server(&self.snapshot, service, flow, &mut self.cursors)?;
+        let (server, address) = pick_server(&self.snapshot, service, flow, &mut self.cursors)?;
         let (steer, conns) = (&self.steer, &self.conns);
         let leased = self
             .local_ports
@@ -446,8 +449,8 @@ impl<Q: PortQueue> Worker<Q> {
                 conns,
                 k.proto,
                 server.id,
-                server.address,
-                &service.local_addresses,
+                address,
+                &service.local_addresses.v4,
             )
             .ok_or(DropReason::LipExhausted)?;
         let new = NewConn {
@@ -455,7 +458,7 @@ impl<Q: PortQueue> Worker<Q> {
             client: k.source(),
             virtual_: k.destination(),
             local: leased.local,
-            server: server.address,
+            server: address,
             server_id: server.id,
             mode: server.forward,
         };
@@ -557,13 +560,13 @@ impl From<DropReason> for Refusal {
 /// The service that a packet without a connection may open one to. For TCP only a SYN opens.
 fn wanted_service<'a>(snapshot: &'a Snapshot, flow: &Flow) -> Result<&'a Service, Refusal> {
     let to = flow.key.destination();
-    let used = snapshot.address_use(*to.ip());
+    let used = snapshot.address_use(IpAddr::V4(*to.ip()));
     if !used.vip && !used.local {
         return Err(Refusal::Kernel);
     }
     let key = ServiceKey {
         proto: flow.key.proto,
-        vip: *to.ip(),
+        vip: IpAddr::V4(*to.ip()),
         port: to.port(),
     };
     let service = snapshot.lookup(key).ok_or(Refusal::NoConnection)?;
@@ -581,7 +584,7 @@ fn pick_server(
     service: &Service,
     flow: &Flow,
     cursors: &mut [Cursor],
-) -> Result<Server, DropReason> {
+) -> Result<(Server, SocketAddrV4), DropReason> {
     let cursor = cursors
         .get_mut(service.id.0 as usize)
         .ok_or(DropReason::NoServer)?;
@@ -594,12 +597,15 @@ fn pick_server(
         .pick(view, cursor)
         .ok_or(DropReason::NoServer)?;
     let server = service.servers.get(at).and_then(|c| snapshot.server(c.id));
-    let mut server = *server.ok_or(DropReason::NoServer)?;
-    if server.address.port() == 0 {
+    let server = *server.ok_or(DropReason::NoServer)?;
+    let SocketAddr::V4(mut address) = server.address else {
+        return Err(DropReason::NoServer);
+    };
+    if address.port() == 0 {
         // A server of an every-port service gets the port that the client asked for.
-        server.address.set_port(flow.key.dport());
+        address.set_port(flow.key.dport());
     }
-    Ok(server)
+    Ok((server, address))
 }
 
 /// Takes a connection that is gone out of its server's gauges.

@@ -504,10 +504,10 @@ impl<Q: PortQueue> Worker<Q> {
             }
             found.push(ConnView {
                 proto: c.proto(),
-                client: c.client(),
-                virtual_: c.virtual_(),
-                local: c.local(),
-                server: c.server(),
+                client: c.client().into(),
+                virtual_: c.virtual_().into(),
+                local: c.local().into(),
+                server: c.server().into(),
                 server_id: c.server_id(),
                 state: c.state(),
                 expires: c.deadline().since(now),

@@ -4,7 +4,7 @@
 //!  clients -- wan [worker, VIP 10.0.0.10:80] lan -- 8 servers 10.1.0.11-18:8080
 //! ```
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -93,7 +93,7 @@ pub(crate) fn snapshot(connections: u32, closing: u32, counters: &WorkerCounters
         b.server(Server {
             id,
             service: ServiceId(0),
-            address: SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 11 + n as u8), 8080),
+            address: SocketAddr::from(([10, 1, 0, 11 + n as u8], 8080)),
             forward: ForwardMode::fullnat,
         });
         servers.push(Candidate { id, weight: 1 });
@@ -106,13 +106,13 @@ pub(crate) fn snapshot(connections: u32, closing: u32, counters: &WorkerCounters
         name: "bench".into(),
         key: ServiceKey {
             proto: Proto::Tcp,
-            vip: *VIP.ip(),
+            vip: IpAddr::V4(*VIP.ip()),
             port: VIP.port(),
         },
         scheduler: SchedulerKind::wrr,
         servers,
         local_addresses: (0..addresses)
-            .map(|n| Ipv4Addr::from(0x0a02_0001 + n))
+            .map(|n| IpAddr::V4(Ipv4Addr::from(0x0a02_0001 + n)))
             .collect(),
     }));
     b.build(1)
@@ -122,7 +122,11 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
 /// Clients behind a gateway on the first port, servers on port `lan`.
 pub(crate) fn fib(lan: PortId) -> Fib {
-    let via = |port, gateway| RouteTarget::Port { port, gateway };
+    let via = |port, gateway: Option<Ipv4Addr>| RouteTarget::Port {
+        port,
+        gateway: gateway.map(IpAddr::V4),
+        source: None,
+    };
     let net = |a: [u8; 4], len, target| Route {
         prefix: a.into(),
         len,
@@ -146,7 +150,7 @@ pub(crate) fn neighbours(lan: PortId) -> impl Iterator<Item = NeighbourUpdate> {
         .map(|((port, addr), id)| NeighbourUpdate {
             id: NeighbourId(id),
             port,
-            addr,
+            addr: addr.into(),
             mac: Some(PEER),
         })
 }

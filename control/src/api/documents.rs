@@ -4,7 +4,7 @@
 //! start of the process; addresses are text, `10.0.0.1:80`; times are whole seconds.
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -112,13 +112,13 @@ pub(crate) struct Service {
     /// `tcp` or `udp`.
     pub(crate) protocol: String,
     /// VIP and port; port 0 is every port.
-    pub(crate) address: SocketAddrV4,
+    pub(crate) address: SocketAddr,
     /// The scheduler.
     pub(crate) scheduler: String,
     /// The forwarding method.
     pub(crate) forward: String,
     /// The local addresses that servers see as clients.
-    pub(crate) local_addresses: Vec<Ipv4Addr>,
+    pub(crate) local_addresses: Vec<IpAddr>,
     /// Real servers in configuration order; those that leave last.
     pub(crate) servers: Vec<Server>,
 }
@@ -127,7 +127,7 @@ pub(crate) struct Service {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Server {
     /// RIP and port.
-    pub(crate) address: SocketAddrV4,
+    pub(crate) address: SocketAddr,
     /// How packets reach it.
     pub(crate) forward: String,
     /// Its share of new connections.
@@ -228,14 +228,14 @@ pub(crate) struct Connection {
     /// Its state, as `ipvsadm -Lnc` names it.
     pub(crate) state: String,
     /// The client (CIP).
-    pub(crate) client: SocketAddrV4,
+    pub(crate) client: SocketAddr,
     /// The virtual service (VIP).
     #[serde(rename = "virtual")]
-    pub(crate) virtual_: SocketAddrV4,
+    pub(crate) virtual_: SocketAddr,
     /// The local address (LIP), what the server sees as its client.
-    pub(crate) local: SocketAddrV4,
+    pub(crate) local: SocketAddr,
     /// The real server (RIP).
-    pub(crate) server: SocketAddrV4,
+    pub(crate) server: SocketAddr,
     /// The service's name; absent when the service was removed for good.
     pub(crate) service: Option<String>,
     /// Seconds until it runs out.

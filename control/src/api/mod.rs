@@ -98,14 +98,14 @@ impl Default for ConnectionFilter {
 /// An address, or one port of it, as a listing's filter names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    addr: std::net::Ipv4Addr,
+    addr: std::net::IpAddr,
     port: Option<u16>,
 }
 
 impl Endpoint {
     /// Whether `at` is meant.
-    pub(crate) fn matches(self, at: std::net::SocketAddrV4) -> bool {
-        self.addr == *at.ip() && self.port.is_none_or(|port| port == at.port())
+    pub(crate) fn matches(self, at: std::net::SocketAddr) -> bool {
+        self.addr == at.ip() && self.port.is_none_or(|port| port == at.port())
     }
 }
 
@@ -116,13 +116,13 @@ impl std::str::FromStr for Endpoint {
         if let Ok(addr) = text.parse() {
             return Ok(Endpoint { addr, port: None });
         }
-        match text.parse::<std::net::SocketAddrV4>() {
+        match text.parse::<std::net::SocketAddr>() {
             Ok(at) => Ok(Endpoint {
-                addr: *at.ip(),
+                addr: at.ip(),
                 port: Some(at.port()),
             }),
             Err(_) => Err(format!(
-                "{text:?} is no address; write 10.0.0.1 or 10.0.0.1:80"
+                "{text:?} is no address; write 10.0.0.1, 10.0.0.1:80, 2001:db8::1 or [2001:db8::1]:80"
             )),
         }
     }
@@ -131,7 +131,7 @@ impl std::str::FromStr for Endpoint {
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.port {
-            Some(port) => write!(f, "{}:{port}", self.addr),
+            Some(port) => std::net::SocketAddr::new(self.addr, port).fmt(f),
             None => write!(f, "{}", self.addr),
         }
     }

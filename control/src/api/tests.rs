@@ -1,4 +1,4 @@
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -152,11 +152,11 @@ fn refusals_are_one_sentence() {
         ),
         (
             "client=me",
-            "client: \"me\" is no address; write 10.0.0.1 or 10.0.0.1:80",
+            "client: \"me\" is no address; write 10.0.0.1, 10.0.0.1:80, 2001:db8::1 or [2001:db8::1]:80",
         ),
         (
             "server=10.0.0.1:x",
-            "server: \"10.0.0.1:x\" is no address; write 10.0.0.1 or 10.0.0.1:80",
+            "server: \"10.0.0.1:x\" is no address; write 10.0.0.1, 10.0.0.1:80, 2001:db8::1 or [2001:db8::1]:80",
         ),
         (
             "state=open",
@@ -203,7 +203,7 @@ fn a_filter_arrives_as_it_was_meant() {
 
 #[test]
 fn an_endpoint_is_an_address_or_one_port_of_it() {
-    let at: SocketAddrV4 = "10.0.0.1:80".parse().unwrap();
+    let at: SocketAddr = "10.0.0.1:80".parse().unwrap();
     for (text, matches) in [
         ("10.0.0.1", true),
         ("10.0.0.1:80", true),
@@ -212,6 +212,11 @@ fn an_endpoint_is_an_address_or_one_port_of_it() {
     ] {
         let endpoint: Endpoint = text.parse().unwrap();
         assert_eq!(endpoint.matches(at), matches, "{text}");
+        assert_eq!(endpoint.to_string(), text);
+    }
+    for text in ["2001:db8::1", "[2001:db8::1]:80"] {
+        let endpoint: Endpoint = text.parse().unwrap();
+        assert!(endpoint.matches("[2001:db8::1]:80".parse().unwrap()));
         assert_eq!(endpoint.to_string(), text);
     }
 }

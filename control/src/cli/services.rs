@@ -1,6 +1,7 @@
 //! `weir services`: what is balanced, and how it is shared out.
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::Output;
@@ -57,10 +58,10 @@ fn service_rows(service: &Service, table: &mut Table<11>) {
     for server in &service.servers {
         sum += server.traffic;
     }
-    let address = if service.address.port() == 0 {
-        format!("{}:*", service.address.ip())
-    } else {
-        service.address.to_string()
+    let address = match service.address {
+        SocketAddr::V4(at) if at.port() == 0 => format!("{}:*", at.ip()),
+        SocketAddr::V6(at) if at.port() == 0 => format!("[{}]:*", at.ip()),
+        at => at.to_string(),
     };
     let [active, inactive, conns, received, sent] = traffic(&sum);
     table.row([

@@ -1,4 +1,4 @@
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use clap::CommandFactory;
 
@@ -8,7 +8,7 @@ use crate::api::documents::{
     Service, Services, Status, Traffic, TwinCounters, Worker,
 };
 
-fn at(text: &str) -> SocketAddrV4 {
+fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::defaults::{self, BYTES_PER_CONNECTION, MAX_PORTS};
 use super::draft::Draft;
@@ -27,6 +27,21 @@ pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
         conflicts(p, &claims, service);
     }
     places(p, draft);
+    ipv6(p, &draft.services);
+}
+
+/// The workers do not forward IPv6 yet.
+fn ipv6(p: &mut Problems<'_>, services: &[ServiceDraft<'_>]) {
+    const WHY: &str = "IPv6 services are not in this version of Weir; use an IPv4 address";
+    let of = |address: &Option<At<SocketAddr>>| address.as_ref().is_some_and(|a| a.value.is_ipv6());
+    for service in services {
+        if of(&service.address) {
+            service.section.refuse(p, "address", WHY);
+        }
+        for server in service.servers.iter().filter(|s| of(&s.address)) {
+            server.section.refuse(p, "address", WHY);
+        }
+    }
 }
 
 fn memory(p: &mut Problems<'_>, workers: &WorkersDraft<'_>) {
@@ -177,21 +192,39 @@ fn servers(p: &mut Problems<'_>, service: &ServiceDraft<'_>) {
         if address.value.port() == 0 && service_port.is_some_and(|port| port != 0) {
             let why = format!(
                 "port 0 keeps the client's port, under a service for every port only; use the \
-                 port that the server listens on, like \"{}:{}\"",
-                address.value.ip(),
-                service_port.unwrap_or_default()
+                 port that the server listens on, like \"{}\"",
+                SocketAddr::new(address.value.ip(), service_port.unwrap_or_default())
             );
             section.refuse(p, "address", &why);
         }
+        local_family(p, service, server, address.value.ip());
+    }
+}
+
+/// FULL-NAT speaks to a server from a local address of the server's family.
+fn local_family(
+    p: &mut Problems<'_>,
+    service: &ServiceDraft<'_>,
+    server: &ServerDraft<'_>,
+    address: IpAddr,
+) {
+    let mut locals = service.local_addresses.iter().map(|r| r.value.is_ipv4());
+    if locals.len() > 0 && locals.all(|ipv4| ipv4 != address.is_ipv4()) {
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let why = format!(
+            "FULL-NAT reaches it from a local address of its family; add an {family} address to \
+             the service's local_addresses"
+        );
+        server.section.refuse(p, "address", &why);
     }
 }
 
 /// Who says that an address is whose, and where.
 #[derive(Debug)]
 struct Claims<'d> {
-    twins: HashMap<Ipv4Addr, At<&'d str>>,
-    vips: HashMap<Ipv4Addr, At<&'d str>>,
-    locals: HashMap<Ipv4Addr, At<&'d str>>,
+    twins: HashMap<IpAddr, At<&'d str>>,
+    vips: HashMap<IpAddr, At<&'d str>>,
+    locals: HashMap<IpAddr, At<&'d str>>,
 }
 
 impl<'d> Claims<'d> {
@@ -206,7 +239,7 @@ impl<'d> Claims<'d> {
         for service in &draft.services {
             let what = service.section.what.as_str();
             if let Some(vip) = &service.address {
-                vips.entry(*vip.value.ip()).or_insert(vip.with(what));
+                vips.entry(vip.value.ip()).or_insert(vip.with(what));
             }
             for range in &service.local_addresses {
                 for address in range.value.addresses() {
@@ -221,7 +254,7 @@ impl<'d> Claims<'d> {
         }
     }
 
-    fn twin(&self, p: &Problems<'_>, address: Ipv4Addr) -> Option<String> {
+    fn twin(&self, p: &Problems<'_>, address: IpAddr) -> Option<String> {
         let by = self.twins.get(&address)?;
         Some(format!(
             "{address} is the own address of {} (line {})",
@@ -230,7 +263,7 @@ impl<'d> Claims<'d> {
         ))
     }
 
-    fn vip(&self, p: &Problems<'_>, address: Ipv4Addr) -> Option<String> {
+    fn vip(&self, p: &Problems<'_>, address: IpAddr) -> Option<String> {
         let by = self.vips.get(&address)?;
         Some(format!(
             "{address} is the virtual address of {} (line {})",
@@ -239,7 +272,7 @@ impl<'d> Claims<'d> {
         ))
     }
 
-    fn local(&self, p: &Problems<'_>, address: Ipv4Addr) -> Option<String> {
+    fn local(&self, p: &Problems<'_>, address: IpAddr) -> Option<String> {
         let by = self.locals.get(&address)?;
         Some(format!(
             "{address} is a local address of {} (line {})",
@@ -253,7 +286,7 @@ impl<'d> Claims<'d> {
 fn conflicts(p: &mut Problems<'_>, claims: &Claims<'_>, service: &ServiceDraft<'_>) {
     let section = &service.section;
     if let Some(vip) = &service.address
-        && let Some(is) = claims.twin(p, *vip.value.ip())
+        && let Some(is) = claims.twin(p, vip.value.ip())
     {
         section.refuse(p, "address", &format!("{is}; use another for the service"));
     }
@@ -275,7 +308,7 @@ fn conflicts(p: &mut Problems<'_>, claims: &Claims<'_>, service: &ServiceDraft<'
         section, address, ..
     } in &service.servers
     {
-        let Some(address) = address.as_ref().map(|a| *a.value.ip()) else {
+        let Some(address) = address.as_ref().map(|a| a.value.ip()) else {
             continue;
         };
         let twin = claims.twin(p, address);

@@ -75,7 +75,7 @@ fn finish_service(service: ServiceDraft<'_>) -> Service {
         name: given(service.name),
         key: ServiceKey {
             proto: given(service.protocol),
-            vip: *address.ip(),
+            vip: address.ip(),
             port: address.port(),
         },
         scheduler: service.scheduler,

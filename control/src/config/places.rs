@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::draft::Draft;
 use super::reader::{At, Problems};
@@ -13,13 +13,13 @@ use super::words::listed;
 pub(super) fn places(p: &mut Problems<'_>, draft: &Draft<'_>) {
     let networks = Networks::of(draft);
     let managed = draft.addresses.vips == VipOwner::Managed;
-    let mut chosen: HashMap<Ipv4Addr, At<&str>> = HashMap::new();
+    let mut chosen: HashMap<IpAddr, At<&str>> = HashMap::new();
     for service in &draft.services {
         let section = &service.section;
         let named = service.port.is_some();
         // Those that only the service's `port` places.
         let mut by_port = Vec::new();
-        let mut look = |address: Ipv4Addr, is_vip: bool| {
+        let mut look = |address: IpAddr, is_vip: bool| {
             let place = networks.place(address);
             if matches!(place, Place::NoNetwork | Place::TwoNetworks) {
                 by_port.push(address);
@@ -27,7 +27,7 @@ pub(super) fn places(p: &mut Problems<'_>, draft: &Draft<'_>) {
             networks.complaint(address, is_vip, named, place)
         };
         if let Some(vip) = service.address.as_ref().filter(|_| managed)
-            && let Some(why) = look(*vip.value.ip(), true)
+            && let Some(why) = look(vip.value.ip(), true)
         {
             section.refuse(p, "address", &why);
         }
@@ -95,7 +95,7 @@ impl<'d> Networks<'d> {
         self.ports.iter().flat_map(|(_, networks)| networks)
     }
 
-    fn place(&self, address: Ipv4Addr) -> Place {
+    fn place(&self, address: IpAddr) -> Place {
         for &network in self.all() {
             if network.network() == Some(address) {
                 return Place::Reserved {
@@ -125,7 +125,7 @@ impl<'d> Networks<'d> {
     /// a port.
     fn complaint(
         &self,
-        address: Ipv4Addr,
+        address: IpAddr,
         is_vip: bool,
         named: bool,
         place: Place,

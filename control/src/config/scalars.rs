@@ -2,13 +2,12 @@
 //! what is wrong; what to write instead.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::defaults::{MAX_LOCAL_ADDRESSES, MEMORY_RANGE, TIMEOUT_RANGE};
 use super::types::{Cidr, Device};
-
-const NO_IPV6: &str = "IPv6 is not in this version of Weir; use an IPv4 address";
+use crate::prefix;
 
 /// A whole number and its unit: "900s" → (900, "s").
 fn quantity(text: &str) -> Option<(u64, &str)> {
@@ -172,69 +171,97 @@ fn pci_address(text: &str) -> Option<String> {
     Some(format!("{domain:04x}:{bus:02x}:{device:02x}.{function:x}"))
 }
 
-/// An address that one host can have: not of "this" network, loopback, multicast or reserved.
-fn unicast(address: Ipv4Addr) -> Result<Ipv4Addr, String> {
-    let kind = match address.octets()[0] {
-        0 => "of \"this\" network",
-        127 => "a loopback address",
-        224..=239 => "a multicast address",
-        240..=255 => "reserved or broadcast",
-        _ => return Ok(address),
+/// An address that one host can have and others can reach.
+fn unicast(address: IpAddr) -> Result<IpAddr, String> {
+    let kind = match address {
+        IpAddr::V4(v4) => match v4.octets()[0] {
+            0 => "of \"this\" network",
+            127 => "a loopback address",
+            224..=239 => "a multicast address",
+            240..=255 => "reserved or broadcast",
+            _ => return Ok(address),
+        },
+        IpAddr::V6(v6) if v6.is_unspecified() => "the unspecified address",
+        IpAddr::V6(v6) if v6.is_loopback() => "a loopback address",
+        IpAddr::V6(v6) if v6.is_multicast() => "a multicast address",
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => "of one link only",
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => return Err(format!("{address} is an IPv4 address; write \"{v4}\"")),
+            None => return Ok(address),
+        },
     };
     Err(format!("{address} is {kind}; use a unicast address"))
 }
 
-fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
+fn ip(text: &str) -> Result<IpAddr, String> {
     match text.parse() {
-        Ok(IpAddr::V4(address)) => unicast(address),
-        Ok(IpAddr::V6(_)) => Err(NO_IPV6.to_owned()),
+        Ok(address) => unicast(address),
         Err(_) => Err(format!(
-            "{text:?} is not an IPv4 address; write one like \"10.0.0.10\""
+            "{text:?} is not an IP address; write one like \"10.0.0.10\" or \"2001:db8::10\""
         )),
     }
 }
 
-/// Address and port: "10.0.0.10:80".
-pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, String> {
-    if text.parse::<SocketAddrV6>().is_ok() || text.parse::<Ipv6Addr>().is_ok() {
-        return Err(NO_IPV6.to_owned());
-    }
-    let Some((address, port)) = text.rsplit_once(':') else {
-        return Err(match ipv4(text) {
-            Ok(address) => format!("no port; write address and port, like \"{address}:80\""),
-            Err(_) => "not an address and port; write them like \"10.0.0.10:80\"".to_owned(),
+/// Address and port: "10.0.0.10:80", "[2001:db8::10]:80".
+pub(super) fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let example = SocketAddr::new(unicast(address)?, 80);
+        return Err(match address {
+            IpAddr::V4(_) => format!("no port; write address and port, like \"{example}\""),
+            IpAddr::V6(_) => format!(
+                "no port; write the IPv6 address in brackets and the port, like \"{example}\""
+            ),
         });
+    }
+    let (address, port) = match text.strip_prefix('[') {
+        Some(bracketed) => {
+            let parts = bracketed.split_once("]:");
+            let (address, port) = parts
+                .ok_or("not an IPv6 address and port; write them like \"[2001:db8::10]:80\"")?;
+            if address.parse::<Ipv6Addr>().is_err() {
+                return Err(format!(
+                    "{address:?} is not an IPv6 address; write one like \"[2001:db8::10]:80\""
+                ));
+            }
+            (address, port)
+        }
+        None => text
+            .rsplit_once(':')
+            .ok_or("not an address and port; write them like \"10.0.0.10:80\"")?,
     };
-    let address = ipv4(address)?;
+    let address = ip(address)?;
     let digits = !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
     match port.parse::<u16>() {
-        Ok(port) if digits => Ok(SocketAddrV4::new(address, port)),
+        Ok(port) if digits => Ok(SocketAddr::new(address, port)),
         _ if digits => Err(format!("port {port} is out of range; use 0 to 65535")),
         _ => Err(format!("{port:?} is not a port number; use 0 to 65535")),
     }
 }
 
-/// A host's address in its network: "10.0.0.2/24".
+/// A host's address in its network: "10.0.0.2/24", "2001:db8::2/64".
 pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
     let Some((address, prefix)) = text.split_once('/') else {
-        let address = ipv4(text)?;
+        let address = ip(text)?;
+        let usual = if address.is_ipv4() { 24 } else { 64 };
         return Err(format!(
-            "no prefix length; write \"{address}/24\" for a /24 network"
+            "no prefix length; write \"{address}/{usual}\" for a /{usual} network"
         ));
     };
-    let address = ipv4(address)?;
-    let length = prefix.parse().ok().filter(|n| (1..=32).contains(n));
+    let address = ip(address)?;
+    let most = prefix::bits(address);
+    let length = prefix.parse().ok().filter(|n| (1..=most).contains(n));
     let Some(length) = length else {
-        return Err(format!("{prefix:?} is not a prefix length; use 1 to 32"));
+        return Err(format!(
+            "{prefix:?} is not a prefix length; use 1 to {most}"
+        ));
     };
     let cidr = Cidr {
         address,
         prefix: length,
     };
     let special = |what| {
-        let example = cidr
-            .network()
-            .map_or(address, |n| Ipv4Addr::from(u32::from(n) + 1));
+        let network = prefix::network(address, length);
+        let example = prefix::address(prefix::number(network) + 1, address);
         Err(format!(
             "{address} is the network's {what}; write a host's, like \"{example}/{length}\""
         ))
@@ -248,20 +275,27 @@ pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
     }
 }
 
-/// Addresses from the first to the last, both included.
+/// Addresses of one family from the first to the last, both included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Range {
-    pub(super) first: Ipv4Addr,
-    pub(super) last: Ipv4Addr,
+    first: IpAddr,
+    last: IpAddr,
 }
 
 impl Range {
+    /// At most [`MAX_LOCAL_ADDRESSES`].
     pub(super) fn len(&self) -> usize {
-        (u32::from(self.last) - u32::from(self.first)) as usize + 1
+        (prefix::number(self.last) - prefix::number(self.first)) as usize + 1
     }
 
-    pub(super) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
-        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from)
+    pub(super) fn is_ipv4(&self) -> bool {
+        self.first.is_ipv4()
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let family = self.first;
+        let numbers = prefix::number(self.first)..=prefix::number(self.last);
+        numbers.map(move |n| prefix::address(n, family))
     }
 }
 
@@ -272,24 +306,27 @@ pub(super) fn range(text: &str) -> Result<Range, String> {
             let how = r#"a range, like "10.1.0.100-10.1.0.103""#;
             return Err(format!("networks are not taken here; write {how}"));
         }
-        let address = ipv4(text)?;
+        let address = ip(text)?;
         return Ok(Range {
             first: address,
             last: address,
         });
     };
-    let (first, last) = (ipv4(first.trim())?, ipv4(last.trim())?);
-    if first > last {
+    let (first, last) = (ip(first.trim())?, ip(last.trim())?);
+    if first.is_ipv4() != last.is_ipv4() {
+        return Err("from one family to the other; write two entries".to_owned());
+    }
+    let steps = prefix::number(last).checked_sub(prefix::number(first));
+    let Some(steps) = steps else {
         return Err(format!(
             "the range runs backwards; write \"{last}-{first}\""
         ));
-    }
-    let range = Range { first, last };
-    if range.len() > MAX_LOCAL_ADDRESSES {
-        let len = range.len();
+    };
+    if steps >= MAX_LOCAL_ADDRESSES as u128 {
+        let len = steps.saturating_add(1);
         return Err(format!(
             "{len} addresses; a service takes at most {MAX_LOCAL_ADDRESSES}"
         ));
     }
-    Ok(range)
+    Ok(Range { first, last })
 }

@@ -1,7 +1,7 @@
 //! The tables that say what is balanced: `[[service]]` and `[[service.real_server]]`.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use weir_dataplane::Proto;
 use weir_dataplane::conn::state::TimeoutChanges;
@@ -47,7 +47,7 @@ const LVS_MODES: &[&str] = &["nat", "masq", "dr", "gate", "tun", "ipip", "snat",
 pub(super) struct ServiceDraft<'t> {
     pub(super) section: Section<'t>,
     pub(super) name: Option<At<String>>,
-    pub(super) address: Option<At<SocketAddrV4>>,
+    pub(super) address: Option<At<SocketAddr>>,
     pub(super) protocol: Option<At<Proto>>,
     pub(super) scheduler: SchedulerKind,
     pub(super) forward: ForwardMode,
@@ -62,7 +62,7 @@ pub(super) struct ServiceDraft<'t> {
 pub(super) struct ServerDraft<'t> {
     pub(super) section: Section<'t>,
     pub(super) name: Option<At<String>>,
-    pub(super) address: Option<At<SocketAddrV4>>,
+    pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: u16,
 }
 

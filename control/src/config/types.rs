@@ -1,12 +1,14 @@
 //! A validated configuration: plain data, nothing of the file's text left in it.
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use weir_dataplane::conn::state::{Rules, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::ServiceKey;
+
+use crate::prefix;
 
 /// One file's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,38 +134,38 @@ pub(crate) enum RxChecksum {
     Fill,
 }
 
-/// An address with its network: `10.0.0.2/24`.
+/// An address with its network: `10.0.0.2/24`, `2001:db8::2/64`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Cidr {
     /// The host's address.
-    pub address: Ipv4Addr,
-    /// The network's length in bits, 1 to 32.
+    pub address: IpAddr,
+    /// The network's length in bits, 1 to 32 or 128.
     pub prefix: u8,
 }
 
 impl Cidr {
-    fn mask(&self) -> u32 {
-        u32::MAX << (32 - u32::from(self.prefix))
-    }
-
     /// Whether `other` is in this network.
     #[must_use]
-    pub(crate) fn contains(&self, other: Ipv4Addr) -> bool {
-        (u32::from(other) ^ u32::from(self.address)) & self.mask() == 0
+    pub(crate) fn contains(&self, other: IpAddr) -> bool {
+        prefix::contains(self.address, self.prefix, other)
     }
 
-    /// The network's own address; it has one for itself up to /30 (RFC 3021).
+    /// The network's own address, no host's: in IPv6 it is every router's (RFC 4291 section
+    /// 2.6.1). Networks of two addresses and of one have none (RFC 3021, RFC 6164).
     #[must_use]
-    pub(crate) fn network(&self) -> Option<Ipv4Addr> {
-        let network = u32::from(self.address) & self.mask();
-        (self.prefix <= 30).then(|| Ipv4Addr::from(network))
+    pub(crate) fn network(&self) -> Option<IpAddr> {
+        let has_one = self.prefix + 2 <= prefix::bits(self.address);
+        has_one.then(|| prefix::network(self.address, self.prefix))
     }
 
-    /// The network's broadcast address; it has one up to /30 (RFC 3021).
+    /// The network's broadcast address: IPv4's alone, up to /30 (RFC 3021).
     #[must_use]
-    pub(crate) fn broadcast(&self) -> Option<Ipv4Addr> {
-        let broadcast = u32::from(self.address) | !self.mask();
-        (self.prefix <= 30).then(|| Ipv4Addr::from(broadcast))
+    pub(crate) fn broadcast(&self) -> Option<IpAddr> {
+        let IpAddr::V4(address) = self.address else {
+            return None;
+        };
+        let broadcast = u32::from(address) | u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        (self.prefix <= 30).then(|| Ipv4Addr::from(broadcast).into())
     }
 }
 
@@ -185,7 +187,7 @@ pub(crate) struct Service {
     /// How packets reach the servers.
     pub forward: ForwardMode,
     /// FULL-NAT's local addresses, ranges spread out, in the file's order; 1 to 1024.
-    pub local_addresses: Vec<Ipv4Addr>,
+    pub local_addresses: Vec<IpAddr>,
     /// The twin for those of its addresses that no port's network places
     /// ([`Config::network_of`]).
     pub port: Option<String>,
@@ -201,7 +203,7 @@ pub(crate) struct RealServer {
     /// The operator's name for it, where there is one.
     pub name: Option<String>,
     /// Its address; port 0, only under a service for every port, keeps the client's choice.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// Its share of new connections; 0 drains.
     pub weight: u16,
 }
@@ -246,7 +248,7 @@ impl Config {
     /// The port whose network places `address`: the longest network of the `addresses` keys
     /// that contains it. `None` when there is none, or two ports have networks of that length.
     #[must_use]
-    pub(crate) fn network_of(&self, address: Ipv4Addr) -> Option<&Port> {
+    pub(crate) fn network_of(&self, address: IpAddr) -> Option<&Port> {
         let ports = self.ports.iter();
         longest_network(ports.map(|port| (port, port.addresses.as_slice())), address).ok()
     }
@@ -264,7 +266,7 @@ pub(super) enum Unplaced {
 /// The one of `ports` with the longest network that contains `address`.
 pub(super) fn longest_network<'a, P: Copy>(
     ports: impl Iterator<Item = (P, &'a [Cidr])>,
-    address: Ipv4Addr,
+    address: IpAddr,
 ) -> Result<P, Unplaced> {
     let mut best = Err(Unplaced::Nowhere);
     let mut length = 0;

@@ -181,7 +181,7 @@ pub(crate) enum LinkEvent {
         /// The port whose link it is on.
         port: weir_dataplane::PortId,
         /// The address.
-        addr: std::net::Ipv4Addr,
+        addr: std::net::IpAddr,
     },
     /// A filled page.
     Conns(Box<ConnPage>),

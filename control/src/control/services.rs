@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_dataplane::ServerId;
@@ -84,7 +84,7 @@ impl ServiceBook {
         documents::Service {
             name: entry.name.to_string(),
             protocol: entry.key.proto.to_string(),
-            address: SocketAddrV4::new(entry.key.vip, entry.key.port),
+            address: SocketAddr::new(entry.key.vip, entry.key.port),
             scheduler: entry.scheduler.name().to_owned(),
             forward: forward.to_owned(),
             local_addresses: entry.local_addresses.clone(),

@@ -84,7 +84,7 @@ async fn up(hands: &lab::Hands, servers: &[u8]) {
     for &last in servers {
         let event = NetEvent::Neighbour {
             port: PortId(1),
-            addr: Ipv4Addr::new(10, 1, 0, last),
+            addr: IpAddr::from([10, 1, 0, last]),
             mac: Some(Mac([2, 0, 0, 1, 0, last])),
         };
         hands.news(event).await;
@@ -96,7 +96,7 @@ async fn up(hands: &lab::Hands, servers: &[u8]) {
 fn the_first_packet_waits_for_the_neighbour_that_it_asks_for() {
     lab::run(&file(&[11]), async |hands| {
         up(hands, &[]).await;
-        let server = Ipv4Addr::new(10, 1, 0, 11);
+        let server = IpAddr::from([10, 1, 0, 11]);
         assert_eq!(hands.world.borrow().kept, [server]);
         hands.send(Packet::tcp(
             at("10.0.0.7:4000"),
@@ -137,9 +137,9 @@ fn the_first_packet_waits_for_the_neighbour_that_it_asks_for() {
         assert_eq!(shown.service.as_deref(), Some("web"));
         assert_eq!(
             (&*shown.state, shown.client),
-            ("SYN_RECV", at("10.0.0.7:4000"))
+            ("SYN_RECV", at("10.0.0.7:4000").into())
         );
-        assert_eq!(shown.server, at("10.1.0.11:80"));
+        assert_eq!(shown.server, at("10.1.0.11:80").into());
         let counters = hands.ask(Request::Counters).await;
         assert_eq!((counters.balance.rx, counters.balance.tx), (1, 1));
         assert!(counters.balance.balanced);
@@ -179,7 +179,7 @@ fn a_reload_loses_no_connection_and_forgets_a_server_with_its_last() {
             .await;
         hands.world.borrow_mut().seconds_pass(20);
         hands.until_servers(&["12 active 1+0"]).await;
-        let kept = [Ipv4Addr::new(10, 1, 0, 12)];
+        let kept = [IpAddr::from([10, 1, 0, 12])];
         hands.until("11 is let go", |w| w.kept == kept).await;
     });
 }

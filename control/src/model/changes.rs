@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_dataplane::service::ServiceKey;
@@ -59,7 +59,7 @@ pub(crate) struct ServerChange {
     /// The name of its service.
     pub(crate) service: Arc<str>,
     /// Its address.
-    pub(crate) address: SocketAddrV4,
+    pub(crate) address: SocketAddr,
     /// What happened.
     pub(crate) what: What,
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_dataplane::conn::state::TimeoutChanges;
@@ -30,7 +30,7 @@ pub(crate) struct ServiceEntry {
     /// How packets reach the servers.
     pub(crate) forward: ForwardMode,
     /// FULL-NAT's local addresses, in configuration order.
-    pub(crate) local_addresses: Vec<Ipv4Addr>,
+    pub(crate) local_addresses: Vec<IpAddr>,
     /// The port named for addresses that no network places.
     pub(crate) port: Option<String>,
     /// The timeouts that it sets for its connections.
@@ -42,7 +42,7 @@ pub(crate) struct ServiceEntry {
     /// The port named for the VIP, where no network places it.
     pub(super) vip_port: Option<String>,
     /// Local addresses in use or given up.
-    pub(super) locals: BTreeMap<Ipv4Addr, Local>,
+    pub(super) locals: BTreeMap<IpAddr, Local>,
     /// As workers see it; `None` after an edit.
     published: Option<Arc<service::Service>>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct ServerEntry {
     /// The operator's name for it.
     pub(crate) name: Option<String>,
     /// Its address and port.
-    pub(crate) address: SocketAddrV4,
+    pub(crate) address: SocketAddr,
     /// Its share of new connections, while it stands.
     pub(crate) weight: u16,
     /// For a removed one, the first generation of snapshots in which no connection finds it.
@@ -139,7 +139,7 @@ impl ServiceEntry {
     pub(super) fn update(
         &mut self,
         config: &config::Service,
-        place: impl Fn(Ipv4Addr) -> Option<String>,
+        place: impl Fn(IpAddr) -> Option<String>,
         ids: &mut Ids,
         edit: &mut Edit<'_>,
     ) {
@@ -228,7 +228,7 @@ impl ServiceEntry {
     }
 
     fn update_servers(&mut self, wanted: &[RealServer], ids: &mut Ids, edit: &mut Edit<'_>) {
-        let mut order: Vec<SocketAddrV4> = self.servers.iter().map(|s| s.address).collect();
+        let mut order: Vec<SocketAddr> = self.servers.iter().map(|s| s.address).collect();
         let before = std::mem::take(&mut self.servers);
         let mut known: HashMap<_, _> = before.into_iter().map(|s| (s.address, s)).collect();
         for config in wanted {
@@ -270,7 +270,7 @@ impl ServiceEntry {
     }
 
     /// Local addresses that the service gave up and connections may still have.
-    pub(crate) fn given_up_locals(&self) -> impl Iterator<Item = Ipv4Addr> {
+    pub(crate) fn given_up_locals(&self) -> impl Iterator<Item = IpAddr> {
         let given_up = self.locals.iter().filter(|(_, l)| l.removed_in.is_some());
         given_up.map(|(addr, _)| *addr)
     }
@@ -289,7 +289,7 @@ impl ServiceEntry {
                 key: self.key,
                 scheduler: self.scheduler,
                 servers: standing.map(candidate).collect(),
-                local_addresses: self.local_addresses.clone(),
+                local_addresses: self.local_addresses.iter().copied().collect(),
             })
         };
         self.published.get_or_insert_with(make).clone()
@@ -334,7 +334,7 @@ fn or_none(name: &Option<String>) -> &str {
 }
 
 /// How many of `these` are not in `those`.
-fn only_in(these: &[Ipv4Addr], those: &[Ipv4Addr]) -> usize {
-    let those: HashSet<&Ipv4Addr> = those.iter().collect();
+fn only_in(these: &[IpAddr], those: &[IpAddr]) -> usize {
+    let those: HashSet<&IpAddr> = those.iter().collect();
     these.iter().filter(|a| !those.contains(a)).count()
 }

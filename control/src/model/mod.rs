@@ -24,7 +24,7 @@ mod ids;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_dataplane::conn::state::{Rules, Timeouts};
@@ -126,7 +126,7 @@ impl Model {
 
     fn enough_ids(&self, config: &Config) -> Result<(), OutOfIds> {
         let is_new = |service: &config::Service| {
-            let known: HashSet<SocketAddrV4> = match self.services.get(&service.key) {
+            let known: HashSet<SocketAddr> = match self.services.get(&service.key) {
                 Some(entry) => entry.servers.iter().map(|s| s.address).collect(),
                 None => HashSet::new(),
             };
@@ -206,8 +206,8 @@ impl Model {
     /// The addresses that should be on this machine's interfaces, ascending, each once; VIPs
     /// only where Weir holds them.
     pub(crate) fn addresses(&self) -> Vec<WantedAddress> {
-        let mut wanted: BTreeMap<Ipv4Addr, WantedAddress> = BTreeMap::new();
-        let mut want = |addr: Ipv4Addr, kind: AddressKind, port: &Option<String>| {
+        let mut wanted: BTreeMap<IpAddr, WantedAddress> = BTreeMap::new();
+        let mut want = |addr: IpAddr, kind: AddressKind, port: &Option<String>| {
             let new = || WantedAddress {
                 addr,
                 kind,

@@ -51,7 +51,7 @@ fn apply(model: &mut Model, text: &str) -> Vec<String> {
         .collect()
 }
 
-fn ip(text: &str) -> Ipv4Addr {
+fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -297,7 +297,7 @@ fn a_local_address_given_up_stays_until_the_service_is_idle() {
     let snapshot = model.snapshot();
     assert_eq!(
         snapshot.service(ServiceId(0)).unwrap().local_addresses,
-        [ip("10.1.0.101")]
+        [ip("10.1.0.101")].into_iter().collect()
     );
     assert!(snapshot.address_use(ip("10.1.0.100")).local);
     assert!(!model.reap(2, |id| u64::from(id == ServerId(0))));

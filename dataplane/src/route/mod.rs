@@ -5,7 +5,7 @@
 //! when the epoch differs it looks up again, once.
 #![forbid(unsafe_code)]
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::types::{Mac, PortId};
@@ -35,7 +35,7 @@ pub struct NeighbourUpdate {
     /// The port it is reached through.
     pub port: PortId,
     /// Its address.
-    pub addr: Ipv4Addr,
+    pub addr: IpAddr,
     /// Its MAC address; `None` while the kernel does not know it (any more).
     pub mac: Option<Mac>,
 }
@@ -47,8 +47,11 @@ pub enum RouteTarget {
     Port {
         /// The port whose twin the kernel's route names.
         port: PortId,
-        /// The next hop; `None` for a connected network.
-        gateway: Option<Ipv4Addr>,
+        /// The next hop, of either family (RFC 8950); `None` for a connected network.
+        gateway: Option<IpAddr>,
+        /// The director's own address on the way, which tunnels and ICMP errors are sent from:
+        /// the route's preferred source, else an address of the interface.
+        source: Option<IpAddr>,
     },
     /// Not through Weir: a blackhole or unreachable route, or one through an interface that is
     /// no twin. It hides shorter prefixes.
@@ -59,8 +62,8 @@ pub enum RouteTarget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// The network's address.
-    pub prefix: Ipv4Addr,
-    /// Its length in bits, 0 to 32.
+    pub prefix: IpAddr,
+    /// Its length in bits, 0 to 32 or 128.
     pub len: u8,
     /// Where to.
     pub target: RouteTarget,
@@ -72,7 +75,16 @@ pub struct Hop {
     /// Out of this port.
     pub port: PortId,
     /// To this address on the port's link.
-    pub addr: Ipv4Addr,
+    pub addr: IpAddr,
+}
+
+/// What a route says of a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Who gets the frame next.
+    pub hop: Hop,
+    /// The director's own address on the way, where it has one.
+    pub source: Option<IpAddr>,
 }
 
 /// All routes, longest prefix first. At most one route a prefix: control has chosen by metric.
@@ -80,8 +92,50 @@ pub struct Hop {
 pub struct Fib {
     /// Changes with each publication, so that connections know their next hop is stale.
     pub epoch: u16,
-    /// Per prefix length that occurs, longest first: the networks, sorted.
-    levels: Vec<(u8, Vec<(u32, RouteTarget)>)>,
+    v4: Levels,
+    v6: Levels,
+}
+
+/// One family's routes: per prefix length that occurs, longest first, the networks, sorted.
+/// Addresses are the low bits of 128.
+#[derive(Debug, Default)]
+struct Levels(Vec<Level>);
+
+#[derive(Debug)]
+struct Level {
+    mask: u128,
+    networks: Vec<(u128, RouteTarget)>,
+}
+
+impl Levels {
+    fn new(bits: u8, routes: &[(u128, u8, RouteTarget)]) -> Levels {
+        let mut levels = Vec::new();
+        for len in (0..=bits).rev() {
+            let mask = mask(bits, len);
+            let mut networks: Vec<_> = routes
+                .iter()
+                .rev() // of equal networks the sort and dedup below keep the first: the last given
+                .filter(|(_, l, _)| *l == len)
+                .map(|(prefix, _, target)| (prefix & mask, *target))
+                .collect();
+            if networks.is_empty() {
+                continue;
+            }
+            networks.sort_by_key(|(net, _)| *net);
+            networks.dedup_by_key(|(net, _)| *net);
+            levels.push(Level { mask, networks });
+        }
+        Levels(levels)
+    }
+
+    fn lookup(&self, dst: u128) -> Option<RouteTarget> {
+        self.0.iter().find_map(|level| {
+            let at = level
+                .networks
+                .binary_search_by_key(&(dst & level.mask), |(net, _)| *net);
+            at.ok().map(|at| level.networks[at].1)
+        })
+    }
 }
 
 impl Fib {
@@ -94,45 +148,44 @@ impl Fib {
     /// A FIB of `routes`; of two for one prefix the last is kept, and host bits are ignored.
     #[must_use]
     pub fn new(epoch: u16, routes: &[Route]) -> Fib {
-        let mut levels = Vec::new();
-        for len in (0..=32u8).rev() {
-            let mut level: Vec<(u32, RouteTarget)> = routes
-                .iter()
-                .rev() // of equal networks the sort and dedup below keep the first: the last given
-                .filter(|r| r.len == len)
-                .map(|r| (u32::from(r.prefix) & mask(len), r.target))
-                .collect();
-            if level.is_empty() {
-                continue;
-            }
-            level.sort_by_key(|(net, _)| *net);
-            level.dedup_by_key(|(net, _)| *net);
-            levels.push((len, level));
+        let family = |v6: bool| -> Vec<_> {
+            let of_it = routes.iter().filter(|r| r.prefix.is_ipv6() == v6);
+            of_it.map(|r| (bits(r.prefix), r.len, r.target)).collect()
+        };
+        Fib {
+            epoch,
+            v4: Levels::new(32, &family(false)),
+            v6: Levels::new(128, &family(true)),
         }
-        Fib { epoch, levels }
     }
 
-    /// The next hop towards `dst`: at most 33 binary searches, done when a connection opens or
-    /// the epoch has changed, never for each packet.
+    /// The way towards `dst`: at most one binary search for each prefix length, done when a
+    /// connection opens or the epoch has changed, never for each packet.
     #[must_use]
-    pub fn lookup(&self, dst: Ipv4Addr) -> Option<Hop> {
-        let dst_bits = u32::from(dst);
-        for (len, level) in &self.levels {
-            let net = dst_bits & mask(*len);
-            if let Ok(at) = level.binary_search_by_key(&net, |(n, _)| *n) {
-                return match level[at].1 {
-                    RouteTarget::Port { port, gateway } => Some(Hop {
-                        port,
-                        addr: gateway.unwrap_or(dst),
-                    }),
-                    RouteTarget::Reject => None,
-                };
+    pub fn lookup(&self, dst: IpAddr) -> Option<Way> {
+        let levels = if dst.is_ipv4() { &self.v4 } else { &self.v6 };
+        match levels.lookup(bits(dst))? {
+            RouteTarget::Port {
+                port,
+                gateway,
+                source,
+            } => {
+                let addr = gateway.unwrap_or(dst);
+                let hop = Hop { port, addr };
+                Some(Way { hop, source })
             }
+            RouteTarget::Reject => None,
         }
-        None
     }
 }
 
-fn mask(len: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)
+fn bits(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(addr) => u128::from(u32::from(addr)),
+        IpAddr::V6(addr) => u128::from(addr),
+    }
+}
+
+fn mask(bits: u8, len: u8) -> u128 {
+    u128::MAX.checked_shl(u32::from(bits - len)).unwrap_or(0)
 }

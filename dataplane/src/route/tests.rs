@@ -1,10 +1,13 @@
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use super::*;
 use crate::types::Tick;
 
 fn via(port: u8, gateway: Option<[u8; 4]>) -> RouteTarget {
     RouteTarget::Port {
         port: PortId(port),
-        gateway: gateway.map(Ipv4Addr::from),
+        gateway: gateway.map(IpAddr::from),
+        source: None,
     }
 }
 
@@ -28,12 +31,47 @@ fn longest_prefix_wins_and_reject_hides_shorter_ones() {
             route([10, 1, 2, 3], 32, via(0, None)),
         ],
     );
-    let hop = |d: [u8; 4]| fib.lookup(d.into()).map(|h| (h.port.0, h.addr.octets()));
-    assert_eq!(hop([8, 8, 8, 8]), Some((0, [10, 0, 0, 1])));
-    assert_eq!(hop([10, 1, 9, 9]), Some((1, [10, 1, 9, 9])));
+    let hop = |d: [u8; 4]| fib.lookup(d.into()).map(|w| (w.hop.port.0, w.hop.addr));
+    assert_eq!(hop([8, 8, 8, 8]), Some((0, [10, 0, 0, 1].into())));
+    assert_eq!(hop([10, 1, 9, 9]), Some((1, [10, 1, 9, 9].into())));
     assert_eq!(hop([10, 1, 2, 4]), None);
-    assert_eq!(hop([10, 1, 2, 3]), Some((0, [10, 1, 2, 3])));
-    assert_eq!(Fib::empty().lookup(Ipv4Addr::LOCALHOST), None);
+    assert_eq!(hop([10, 1, 2, 3]), Some((0, [10, 1, 2, 3].into())));
+    assert_eq!(fib.lookup(Ipv6Addr::LOCALHOST.into()), None);
+    assert_eq!(Fib::empty().lookup(Ipv4Addr::LOCALHOST.into()), None);
+}
+
+#[test]
+fn the_families_do_not_mix_and_ipv6_lengths_go_to_128() {
+    let addr = |a: &str| a.parse::<IpAddr>().unwrap();
+    let source = Some(addr("2001:db8:1::fe"));
+    let via = |port, gateway: Option<&str>| RouteTarget::Port {
+        port: PortId(port),
+        gateway: gateway.map(addr),
+        source,
+    };
+    let route = |prefix, len, target| Route {
+        prefix: addr(prefix),
+        len,
+        target,
+    };
+    let fib = Fib::new(
+        1,
+        &[
+            route("::", 0, via(0, Some("fe80::1"))),
+            route("2001:db8:2::", 64, via(1, None)),
+            route("2001:db8:2::7", 128, RouteTarget::Reject),
+            route("0.0.0.0", 0, via(3, Some("fe80::9"))), // RFC 8950
+        ],
+    );
+    let way = |port, hop: &str| {
+        let (port, addr) = (PortId(port), addr(hop));
+        let hop = Hop { port, addr };
+        Some(Way { hop, source })
+    };
+    assert_eq!(fib.lookup(addr("2001:db8:9::1")), way(0, "fe80::1"));
+    assert_eq!(fib.lookup(addr("2001:db8:2::8")), way(1, "2001:db8:2::8"));
+    assert_eq!(fib.lookup(addr("2001:db8:2::7")), None);
+    assert_eq!(fib.lookup(addr("192.0.2.1")), way(3, "fe80::9"));
 }
 
 #[test]
@@ -42,12 +80,12 @@ fn a_neighbour_keeps_its_index_and_an_index_can_change_hands() {
     let update = |id, last, mac: Option<u8>| NeighbourUpdate {
         id: NeighbourId(id),
         port: PortId(1),
-        addr: Ipv4Addr::new(10, 1, 0, last),
+        addr: [10, 1, 0, last].into(),
         mac: mac.map(|m| Mac([2, 0, 0, 0, 0, m])),
     };
     let hop = |last| Hop {
         port: PortId(1),
-        addr: Ipv4Addr::new(10, 1, 0, last),
+        addr: [10, 1, 0, last].into(),
     };
     n.update(update(4, 11, None));
     assert_eq!(n.find(hop(11)), Some(NeighbourId(4)));
@@ -72,7 +110,7 @@ fn a_neighbour_keeps_its_index_and_an_index_can_change_hands() {
 fn parking_is_bounded_per_hop_and_in_all_and_gives_frames_back_in_order() {
     let hop = |n: u32| Hop {
         port: PortId(0),
-        addr: Ipv4Addr::from(n),
+        addr: Ipv4Addr::from(n).into(),
     };
     let mut p = Parking::default();
     assert_eq!(p.park(0, hop(1), Tick(0)), Ok(true));

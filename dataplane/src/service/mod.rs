@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -25,7 +25,7 @@ pub struct ServiceKey {
     /// TCP or UDP.
     pub proto: Proto,
     /// The virtual address.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// The virtual port; 0 is every port that no other service of this VIP names.
     pub port: u16,
 }
@@ -45,7 +45,37 @@ pub struct Service {
     /// drains: it is listed and never chosen.
     pub servers: Vec<Candidate>,
     /// FULL-NAT's local addresses: what servers see as the client.
-    pub local_addresses: Vec<Ipv4Addr>,
+    pub local_addresses: LocalAddresses,
+}
+
+/// FULL-NAT's local addresses of one service, by family: a connection takes one of its server's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LocalAddresses {
+    /// Towards IPv4 servers.
+    pub v4: Vec<Ipv4Addr>,
+    /// Towards IPv6 servers.
+    pub v6: Vec<Ipv6Addr>,
+}
+
+impl LocalAddresses {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let v4 = self.v4.iter().copied().map(IpAddr::V4);
+        v4.chain(self.v6.iter().copied().map(IpAddr::V6))
+    }
+}
+
+impl FromIterator<IpAddr> for LocalAddresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> LocalAddresses {
+        let mut local = LocalAddresses::default();
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => local.v4.push(address),
+                IpAddr::V6(address) => local.v6.push(address),
+            }
+        }
+        local
+    }
 }
 
 /// A real server as a scheduler sees it.
@@ -65,7 +95,7 @@ pub struct Server {
     /// The service it serves.
     pub service: ServiceId,
     /// Its address (RIP) and port.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// How packets reach it.
     pub forward: ForwardMode,
 }
@@ -94,7 +124,7 @@ pub struct Snapshot {
     services: Vec<Option<Arc<Service>>>,
     by_key: HashMap<ServiceKey, ServiceId, RandomState>,
     servers: Vec<Chunk>,
-    addresses: HashMap<Ipv4Addr, AddressUse, RandomState>,
+    addresses: HashMap<IpAddr, AddressUse, RandomState>,
 }
 
 impl Snapshot {
@@ -142,7 +172,7 @@ impl Snapshot {
     /// What Weir uses `addr` for.
     #[inline]
     #[must_use]
-    pub fn address_use(&self, addr: Ipv4Addr) -> AddressUse {
+    pub fn address_use(&self, addr: IpAddr) -> AddressUse {
         self.addresses.get(&addr).copied().unwrap_or_default()
     }
 }
@@ -155,7 +185,7 @@ pub struct SnapshotBuilder {
     rules: Rules,
     services: Vec<Option<Arc<Service>>>,
     servers: Vec<Chunk>,
-    addresses: HashMap<Ipv4Addr, AddressUse, RandomState>,
+    addresses: HashMap<IpAddr, AddressUse, RandomState>,
 }
 
 impl SnapshotBuilder {
@@ -183,7 +213,7 @@ impl SnapshotBuilder {
     /// Adds a service; its VIP and local addresses become Weir's.
     pub fn service(&mut self, service: Arc<Service>) {
         self.vip(service.key.vip);
-        for &lip in &service.local_addresses {
+        for lip in service.local_addresses.iter() {
             self.local(lip);
         }
         let at = service.id.0 as usize;
@@ -203,12 +233,12 @@ impl SnapshotBuilder {
     }
 
     /// Keeps `addr` as a virtual address, though no service may listen there any more.
-    pub fn vip(&mut self, addr: Ipv4Addr) {
+    pub fn vip(&mut self, addr: IpAddr) {
         self.addresses.entry(addr).or_default().vip = true;
     }
 
     /// Keeps `addr` as a local address, though no service may use it any more.
-    pub fn local(&mut self, addr: Ipv4Addr) {
+    pub fn local(&mut self, addr: IpAddr) {
         self.addresses.entry(addr).or_default().local = true;
     }
 

@@ -11,7 +11,7 @@ fn service(id: u32, vip: [u8; 4], port: u16) -> Arc<Service> {
         },
         scheduler: SchedulerKind::rr,
         servers: vec![],
-        local_addresses: vec![Ipv4Addr::new(10, 1, 0, 100)],
+        local_addresses: [IpAddr::from([10, 1, 0, 100])].into_iter().collect(),
     })
 }
 
@@ -24,7 +24,7 @@ fn exact_wins_over_port_zero() {
     let id = |port, proto| {
         s.lookup(ServiceKey {
             proto,
-            vip: Ipv4Addr::new(10, 0, 0, 1),
+            vip: [10, 0, 0, 1].into(),
             port,
         })
         .map(|s| s.id.0)
@@ -32,12 +32,9 @@ fn exact_wins_over_port_zero() {
     assert_eq!(id(80, Proto::Tcp), Some(5));
     assert_eq!(id(81, Proto::Tcp), Some(3));
     assert_eq!(id(80, Proto::Udp), None);
-    assert!(s.address_use(Ipv4Addr::new(10, 0, 0, 1)).vip);
-    assert!(s.address_use(Ipv4Addr::new(10, 1, 0, 100)).local);
-    assert_eq!(
-        s.address_use(Ipv4Addr::new(10, 1, 0, 101)),
-        AddressUse::default()
-    );
+    assert!(s.address_use([10, 0, 0, 1].into()).vip);
+    assert!(s.address_use([10, 1, 0, 100].into()).local);
+    assert_eq!(s.address_use([10, 1, 0, 101].into()), AddressUse::default());
 }
 
 #[test]
@@ -45,7 +42,7 @@ fn a_changed_server_copies_one_chunk_and_shares_the_rest() {
     let server = |id| Server {
         id: ServerId(id),
         service: ServiceId(0),
-        address: SocketAddrV4::new(Ipv4Addr::from(id), 80),
+        address: SocketAddr::new(Ipv4Addr::from(id).into(), 80),
         forward: ForwardMode::fullnat,
     };
     let mut b = SnapshotBuilder::default();

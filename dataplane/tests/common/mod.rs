@@ -6,7 +6,7 @@
 // Each test binary uses its own part, and nothing outside sees it.
 #![allow(dead_code, unreachable_pub)]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -119,7 +119,7 @@ pub fn services(
             b.server(Server {
                 id: ServerId(server),
                 service: ServiceId(id),
-                address: server_addr(host, rport),
+                address: server_addr(host, rport).into(),
                 forward: ForwardMode::fullnat,
             });
         }
@@ -128,7 +128,7 @@ pub fn services(
             name: name.into(),
             key: ServiceKey {
                 proto,
-                vip: VIP,
+                vip: VIP.into(),
                 port,
             },
             scheduler,
@@ -139,29 +139,36 @@ pub fn services(
                     weight,
                 })
                 .collect(),
-            local_addresses: vec![LIP, Ipv4Addr::new(10, 1, 0, 101)],
+            local_addresses: [LIP, Ipv4Addr::new(10, 1, 0, 101)]
+                .map(IpAddr::V4)
+                .into_iter()
+                .collect(),
         }));
     }
     b.build(generation)
 }
 
 pub fn fib(epoch: u16) -> Fib {
-    let port = |port, gateway| RouteTarget::Port { port, gateway };
+    let port = |port, gateway: Option<Ipv4Addr>| RouteTarget::Port {
+        port,
+        gateway: gateway.map(IpAddr::V4),
+        source: None,
+    };
     Fib::new(
         epoch,
         &[
             Route {
-                prefix: Ipv4Addr::UNSPECIFIED,
+                prefix: Ipv4Addr::UNSPECIFIED.into(),
                 len: 0,
                 target: port(WAN, Some(ROUTER)),
             },
             Route {
-                prefix: Ipv4Addr::new(10, 0, 0, 0),
+                prefix: [10, 0, 0, 0].into(),
                 len: 24,
                 target: port(WAN, None),
             },
             Route {
-                prefix: Ipv4Addr::new(10, 1, 0, 0),
+                prefix: [10, 1, 0, 0].into(),
                 len: 24,
                 target: port(LAN, None),
             },
@@ -173,7 +180,7 @@ pub fn router() -> NeighbourUpdate {
     NeighbourUpdate {
         id: NeighbourId(0),
         port: WAN,
-        addr: ROUTER,
+        addr: ROUTER.into(),
         mac: Some(ROUTER_MAC),
     }
 }
@@ -182,7 +189,7 @@ pub fn server_neighbour(n: u8) -> NeighbourUpdate {
     NeighbourUpdate {
         id: NeighbourId(u16::from(n)),
         port: LAN,
-        addr: *server_addr(n, 0).ip(),
+        addr: server_addr(n, 0).ip().to_owned().into(),
         mac: Some(server_mac(n)),
     }
 }

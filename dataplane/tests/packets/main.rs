@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use common::*;
@@ -474,7 +475,7 @@ fn the_first_packets_wait_for_a_neighbour_and_no_more_than_fit() {
     let Event::Resolve { port, addr } = d.events[0] else {
         panic!()
     };
-    assert_eq!((port, addr), (LAN, *server_addr(11, 0).ip()));
+    assert_eq!((port, addr), (LAN, IpAddr::V4(*server_addr(11, 0).ip())));
     let unknown = NeighbourUpdate {
         mac: None,
         ..server_neighbour(11)
@@ -611,7 +612,10 @@ fn listings_come_in_bounded_pages_and_show_what_is() {
                 (c.state, c.proto, c.in_packets),
                 (State::SynRecv, Proto::Tcp, 1)
             );
-            assert_eq!((c.virtual_, c.expires), (addr("10.0.0.10:80"), 60 * 64));
+            assert_eq!(
+                (c.virtual_, c.expires),
+                (addr("10.0.0.10:80").into(), 60 * 64)
+            );
             ports.push(c.client.port());
         }
         if page.done {

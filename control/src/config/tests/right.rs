@@ -1,6 +1,6 @@
 //! Right files: the shipped ones, what values become, and what only a built file can show.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
@@ -13,11 +13,11 @@ use super::super::types::{Cidr, Device};
 use super::super::{machine, restart_needed, scalars, services, states, words};
 use super::*;
 
-fn ip(text: &str) -> Ipv4Addr {
+fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn at(text: &str) -> SocketAddrV4 {
+fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
@@ -98,7 +98,7 @@ fn quickstart_says_what_the_script_builds() {
                 },
                 scheduler: SchedulerKind::wrr,
                 forward: ForwardMode::fullnat,
-                local_addresses: (100..=103).map(|n| Ipv4Addr::new(10, 1, 0, n)).collect(),
+                local_addresses: (100..=103).map(|n| IpAddr::from([10, 1, 0, n])).collect(),
                 port: None,
                 timeouts: TimeoutChanges::default(),
                 servers: vec![
@@ -116,7 +116,7 @@ fn quickstart_says_what_the_script_builds() {
                 },
                 scheduler: SchedulerKind::rr,
                 forward: ForwardMode::fullnat,
-                local_addresses: (100..=103).map(|n| Ipv4Addr::new(10, 1, 0, n)).collect(),
+                local_addresses: (100..=103).map(|n| IpAddr::from([10, 1, 0, n])).collect(),
                 port: None,
                 timeouts: TimeoutChanges::default(),
                 servers: vec![
@@ -249,6 +249,39 @@ fn values_become_what_they_say() {
         (tracing::Level::DEBUG, LogFormat::Json)
     );
     assert_eq!(config.services[1].servers[0].address, at("10.1.0.11:0"));
+}
+
+/// Ports and local addresses may be IPv6 beside IPv4.
+#[test]
+fn addresses_of_both_families() {
+    let text = BASE
+        .replace("10.1.0.2/24\"", "10.1.0.2/24\", \"2001:db8:1::2/64\"")
+        .replacen(
+            "10.1.0.103\"",
+            "10.1.0.103\", \"2001:db8:1::ff-2001:db8:1::101\"",
+            1,
+        );
+    let config = right(&text);
+    let lan = &config.ports[1];
+    assert_eq!(lan.addresses[1].to_string(), "2001:db8:1::2/64");
+    assert_eq!(config.network_of(ip("2001:db8:1::7")), Some(lan));
+    assert_eq!(config.network_of(ip("2001:db8:2::7")), None);
+    let locals = &config.services[0].local_addresses;
+    let v6 = ["2001:db8:1::ff", "2001:db8:1::100", "2001:db8:1::101"];
+    assert_eq!(locals[4..], v6.map(ip));
+    let at = |text| scalars::endpoint(text);
+    assert_eq!(
+        at("[2001:db8::10]:80"),
+        Ok("[2001:db8::10]:80".parse().unwrap())
+    );
+    // Networks of two addresses have no own one, and IPv6 has no broadcast.
+    for right in [
+        "2001:db8::/127",
+        "2001:db8::ffff:ffff:ffff:ffff/64",
+        "2001:db8::/128",
+    ] {
+        assert_eq!(scalars::cidr(right).unwrap().to_string(), right);
+    }
 }
 
 /// One run shows everything, in the file's order, whatever found it.

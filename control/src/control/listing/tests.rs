@@ -1,4 +1,4 @@
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use weir_dataplane::conn::state::State;
 use weir_dataplane::{Proto, ServerId};
@@ -22,7 +22,7 @@ fn limit(limit: usize) -> ConnectionFilter {
 }
 
 fn view(client: u16, state: State) -> ConnView {
-    let at = |text: &str| text.parse::<SocketAddrV4>().unwrap();
+    let at = |text: &str| text.parse::<SocketAddr>().unwrap();
     ConnView {
         proto: Proto::Tcp,
         client: at(&format!("192.0.2.1:{client}")),

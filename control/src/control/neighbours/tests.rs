@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use weir_dataplane::PortId;
 
@@ -7,7 +7,7 @@ use super::*;
 fn hop(port: u8, last: u8) -> Hop {
     Hop {
         port: PortId(port),
-        addr: Ipv4Addr::new(10, 0, 0, last),
+        addr: IpAddr::from([10, 0, 0, last]),
     }
 }
 

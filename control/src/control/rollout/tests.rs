@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use weir_dataplane::service::SnapshotBuilder;
 
@@ -11,7 +11,7 @@ fn snapshot(generation: u64) -> Arc<Snapshot> {
 
 fn addresses(last: &[u8]) -> Vec<WantedAddress> {
     let address = |last: &u8| WantedAddress {
-        addr: Ipv4Addr::new(10, 0, 0, *last),
+        addr: IpAddr::from([10, 0, 0, *last]),
         kind: AddressKind::Vip,
         port: None,
     };
@@ -25,8 +25,12 @@ fn short(step: Option<Step>) -> String {
         Some(Step::Settled) => "settled".to_owned(),
         Some(Step::Spread(snapshot)) => format!("spread {}", snapshot.generation),
         Some(Step::SetAddresses(addresses)) => {
-            let last = addresses.iter().map(|a| a.addr.octets()[3]);
-            format!("set {:?}", last.collect::<Vec<_>>())
+            let last =
+                |a: &WantedAddress| a.addr.to_string().rsplit('.').next().unwrap().to_owned();
+            format!(
+                "set [{}]",
+                addresses.iter().map(last).collect::<Vec<_>>().join(", ")
+            )
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The control loop with real workers on simulated ports, and a kernel that only takes notes.
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +82,7 @@ pub(super) struct World {
     /// Neighbours that the kernel was asked for.
     pub(super) resolved: Vec<Hop>,
     /// Neighbours that the kernel looks after.
-    pub(super) kept: Vec<Ipv4Addr>,
+    pub(super) kept: Vec<IpAddr>,
 }
 
 impl World {
@@ -144,11 +144,12 @@ impl Hands {
     /// Tells of the networks of both ports.
     pub(super) async fn routes(&self) {
         let route = |port: u8| Route {
-            prefix: Ipv4Addr::new(10, port, 0, 0),
+            prefix: IpAddr::from([10, port, 0, 0]),
             len: 24,
             target: RouteTarget::Port {
                 port: PortId(port),
                 gateway: None,
+                source: None,
             },
         };
         self.news(NetEvent::Routes(vec![route(0), route(1)])).await;
@@ -181,7 +182,8 @@ impl Hands {
         let services = self.ask(Request::Services).await;
         let servers = services.services.iter().flat_map(|s| &s.servers);
         let server = |s: &documents::Server| {
-            let (last, state) = (s.address.ip().octets()[3], s.state.name());
+            let (ip, state) = (s.address.ip().to_string(), s.state.name());
+            let last = ip.rsplit('.').next().unwrap();
             format!("{last} {state} {}+{}", s.traffic.active, s.traffic.inactive)
         };
         servers.map(server).collect()

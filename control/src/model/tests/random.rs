@@ -53,20 +53,20 @@ fn bits(set: u8) -> impl Iterator<Item = u8> {
 fn service(number: u8, servers: u8, locals: u8) -> config::Service {
     let server = |n| RealServer {
         name: None,
-        address: SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 10 + n), 80),
+        address: SocketAddr::new(IpAddr::from([10, 1, 0, 10 + n]), 80),
         weight: u16::from(n),
     };
     config::Service {
         name: format!("s{number}"),
         key: ServiceKey {
             proto: Proto::Tcp,
-            vip: Ipv4Addr::new(10, 0, 0, 10 + number / 2),
+            vip: IpAddr::from([10, 0, 0, 10 + number / 2]),
             port: 80 + u16::from(number),
         },
         scheduler: SchedulerKind::rr,
         forward: ForwardMode::fullnat,
         local_addresses: bits(locals)
-            .map(|n| Ipv4Addr::new(10, 1, 0, 100 + n))
+            .map(|n| IpAddr::from([10, 1, 0, 100 + n]))
             .collect(),
         port: None,
         timeouts: TimeoutChanges::default(),
@@ -80,11 +80,11 @@ struct Conn {
     worker: u8,
     id: ServerId,
     key: ServiceKey,
-    server: SocketAddrV4,
-    local: Ipv4Addr,
+    server: SocketAddr,
+    local: IpAddr,
 }
 
-type Numbers = BTreeMap<(ServiceKey, SocketAddrV4), ServerId>;
+type Numbers = BTreeMap<(ServiceKey, SocketAddr), ServerId>;
 
 struct World {
     model: Model,
@@ -139,14 +139,14 @@ impl World {
                 let offers: Vec<Conn> = snapshot
                     .services()
                     .flat_map(|service| {
-                        let locals = &service.local_addresses;
-                        let pairs = service.servers.iter().zip(locals.iter().cycle());
+                        let locals = service.local_addresses.v4.iter();
+                        let pairs = service.servers.iter().zip(locals.cycle());
                         pairs.map(|(candidate, local)| Conn {
                             worker: *n,
                             id: candidate.id,
                             key: service.key,
                             server: snapshot.server(candidate.id).unwrap().address,
-                            local: *local,
+                            local: (*local).into(),
                         })
                     })
                     .collect();
@@ -207,7 +207,7 @@ impl World {
         );
         self.numbers = numbers;
 
-        let addresses: HashSet<Ipv4Addr> = self.model.addresses().iter().map(|a| a.addr).collect();
+        let addresses: HashSet<IpAddr> = self.model.addresses().iter().map(|a| a.addr).collect();
         let snapshot = self.model.snapshot();
         for conn in &self.conns {
             assert_eq!(self.numbers.get(&(conn.key, conn.server)), Some(&conn.id));
@@ -229,12 +229,17 @@ impl World {
     }
 
     /// The snapshot says what the configuration and the model say, and nothing else.
-    fn check_snapshot(&self, snapshot: &Snapshot, addresses: &HashSet<Ipv4Addr>) {
+    fn check_snapshot(&self, snapshot: &Snapshot, addresses: &HashSet<IpAddr>) {
         assert_eq!(snapshot.services().count(), self.config.services.len());
         for config in &self.config.services {
             let service = snapshot.lookup(config.key).expect("a configured service");
             assert_eq!(*service.name, *config.name);
-            assert_eq!(service.local_addresses, config.local_addresses);
+            assert!(
+                service
+                    .local_addresses
+                    .iter()
+                    .eq(config.local_addresses.iter().copied())
+            );
             let server =
                 |c: &service::Candidate| (snapshot.server(c.id).unwrap().address, c.weight as u16);
             let found: Vec<_> = service.servers.iter().map(server).collect();
@@ -254,7 +259,10 @@ impl World {
             .collect();
         assert_eq!(found, self.numbers);
         for last in 0..=255 {
-            for addr in [Ipv4Addr::new(10, 0, 0, last), Ipv4Addr::new(10, 1, 0, last)] {
+            for addr in [
+                IpAddr::from([10, 0, 0, last]),
+                IpAddr::from([10, 1, 0, last]),
+            ] {
                 let usage = snapshot.address_use(addr);
                 assert_eq!(
                     usage.vip || usage.local,

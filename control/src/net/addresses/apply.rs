@@ -2,10 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
 use rtnetlink::{AddressMessageBuilder, Handle};
 
@@ -88,16 +87,15 @@ async fn list(handle: &Handle) -> io::Result<Vec<Present>> {
     Ok(present)
 }
 
-/// The IPv4 address of an RTM_NEWADDR.
+/// The address of an RTM_NEWADDR.
 pub(super) fn read(message: &AddressMessage) -> Option<Present> {
-    if message.header.family != AddressFamily::Inet {
-        return None;
-    }
     let mut local = None;
     let mut marked = false;
     for attribute in &message.attributes {
         match attribute {
-            AddressAttribute::Local(IpAddr::V4(addr)) => local = Some(*addr),
+            // IPv6 has a local one beside it only on links with a peer.
+            AddressAttribute::Address(addr @ IpAddr::V6(_)) => _ = local.get_or_insert(*addr),
+            AddressAttribute::Local(addr) => local = Some(*addr),
             AddressAttribute::Protocol(proto) => marked = *proto == AddressProtocol::Other(PROTO),
             _ => {}
         }
@@ -113,17 +111,24 @@ pub(super) fn read(message: &AddressMessage) -> Option<Present> {
 async fn put(handle: &Handle, place: Place) -> io::Result<()> {
     let mut request = handle
         .address()
-        .add(place.ifindex, place.addr.into(), place.prefix_len);
+        .add(place.ifindex, place.addr, place.prefix_len);
     let proto = AddressAttribute::Protocol(AddressProtocol::Other(PROTO));
     request.message_mut().attributes.push(proto);
     request.execute().await.map_err(io_error)
 }
 
 async fn take(handle: &Handle, place: Place) -> io::Result<()> {
-    let message = AddressMessageBuilder::<Ipv4Addr>::new()
-        .index(place.ifindex)
-        .address(place.addr, place.prefix_len)
-        .build();
+    // A message without flags, else like the one that put it.
+    let message = match place.addr {
+        IpAddr::V4(addr) => AddressMessageBuilder::<Ipv4Addr>::new()
+            .address(addr, place.prefix_len)
+            .index(place.ifindex)
+            .build(),
+        IpAddr::V6(addr) => AddressMessageBuilder::<Ipv6Addr>::new()
+            .address(addr, place.prefix_len)
+            .index(place.ifindex)
+            .build(),
+    };
     let taken = handle
         .address()
         .del(message)

@@ -15,11 +15,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use weir_dataplane::PortId;
 
 use super::twin::TwinInfo;
+use crate::prefix;
 
 mod apply;
 #[cfg(test)]
@@ -47,12 +48,12 @@ impl fmt::Display for AddressKind {
     }
 }
 
-/// A virtual or local address that the kernel shall hold, as /32. With
+/// A virtual or local address that the kernel shall hold, as /32 or /128. With
 /// `vips = "external"` the caller leaves VIPs out: they are then none of Weir's business.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WantedAddress {
     /// The address.
-    pub(crate) addr: Ipv4Addr,
+    pub(crate) addr: IpAddr,
     /// What it is for.
     pub(crate) kind: AddressKind,
     /// The port on whose twin to put it; without one, the port whose network contains it, and
@@ -66,8 +67,8 @@ pub(crate) struct PortAddress {
     /// The port.
     pub(crate) port: PortId,
     /// The address.
-    pub(crate) addr: Ipv4Addr,
-    /// Bits of its network, 0 to 32.
+    pub(crate) addr: IpAddr,
+    /// Bits of its network, 0 to 32 or 128.
     pub(crate) prefix_len: u8,
 }
 
@@ -80,7 +81,7 @@ pub(crate) enum AddressProblem {
         /// What the address is for.
         kind: AddressKind,
         /// The address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// The name.
         port: String,
     },
@@ -91,7 +92,7 @@ pub(crate) enum AddressProblem {
     )]
     OwnAddress {
         /// The address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// The interface that has it.
         interface: String,
     },
@@ -99,7 +100,7 @@ pub(crate) enum AddressProblem {
     #[error("address {addr}/{prefix_len}: cannot {verb} interface {interface}: {source}")]
     Refused {
         /// The address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// Bits of its network.
         prefix_len: u8,
         /// "put it on" or "take it off".
@@ -120,17 +121,20 @@ pub(super) struct Place {
     /// The interface.
     pub(super) ifindex: u32,
     /// The address.
-    pub(super) addr: Ipv4Addr,
+    pub(super) addr: IpAddr,
     /// Bits of its network.
     pub(super) prefix_len: u8,
 }
 
 impl Place {
     /// Whether this is an interface's own address in a network that contains `addr`.
-    fn network_contains(&self, addr: Ipv4Addr) -> bool {
-        let host_bits = 32 - u32::from(self.prefix_len.min(32));
-        let differ = u32::from(self.addr) ^ u32::from(addr);
-        self.prefix_len < 32 && differ.checked_shr(host_bits).unwrap_or(0) == 0
+    fn network_contains(&self, addr: IpAddr) -> bool {
+        !self.is_host() && prefix::contains(self.addr, self.prefix_len, addr)
+    }
+
+    /// Whether this is an address alone, without a network.
+    fn is_host(&self) -> bool {
+        self.prefix_len >= prefix::bits(self.addr)
     }
 }
 
@@ -189,7 +193,7 @@ impl AddressBook {
     }
 
     /// What Weir put on the interface `ifindex`.
-    pub(super) fn ours_on(&self, ifindex: u32) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    pub(super) fn ours_on(&self, ifindex: u32) -> impl Iterator<Item = IpAddr> + '_ {
         let here = self
             .ours
             .iter()
@@ -204,7 +208,7 @@ impl AddressBook {
         let is_ours = |p: &Present| p.marked || self.ours.contains(&p.place);
         let found = || present.iter().filter(|p| !is_ours(p)).map(|p| p.place);
         let own: Vec<Place> = found()
-            .filter(|place| self.is_twin(place.ifindex) && place.prefix_len < 32)
+            .filter(|place| self.is_twin(place.ifindex) && !place.is_host())
             .chain(desired.iter().copied())
             .collect();
         for wanted in &self.wanted {
@@ -274,7 +278,7 @@ impl AddressBook {
         Ok(Place {
             ifindex,
             addr: wanted.addr,
-            prefix_len: 32,
+            prefix_len: prefix::bits(wanted.addr),
         })
     }
 

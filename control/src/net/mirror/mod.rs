@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use tokio::sync::{mpsc, oneshot};
 use weir_dataplane::route::{Hop, Route};
@@ -38,7 +38,7 @@ pub(crate) enum NetEvent {
         /// The port it is reached through.
         port: PortId,
         /// Its address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// Its MAC address.
         mac: Option<Mac>,
     },
@@ -101,19 +101,19 @@ pub(crate) struct NetHandle {
 impl NetHandle {
     /// Has the kernel find the MAC address of `addr` behind `port`: ARP goes out of the twin,
     /// and the answer comes as [`NetEvent::Neighbour`]. At most once a second for one address.
-    pub(crate) async fn resolve(&self, port: PortId, addr: Ipv4Addr) {
+    pub(crate) async fn resolve(&self, port: PortId, addr: IpAddr) {
         self.ask(Command::Resolve(Hop { port, addr })).await;
     }
 
     /// Has the kernel find `addr` behind `port` and look after it for good: it is not garbage
     /// collected, and asked for from time to time. For real servers and gateways. Where the
     /// kernel refuses that, it is asked again every few seconds.
-    pub(crate) async fn keep(&self, port: PortId, addr: Ipv4Addr) {
+    pub(crate) async fn keep(&self, port: PortId, addr: IpAddr) {
         self.ask(Command::Keep(Hop { port, addr })).await;
     }
 
     /// Ends [`NetHandle::keep`]: the neighbour stays known, like any other.
-    pub(crate) async fn release(&self, port: PortId, addr: Ipv4Addr) {
+    pub(crate) async fn release(&self, port: PortId, addr: IpAddr) {
         self.ask(Command::Release(Hop { port, addr })).await;
     }
 

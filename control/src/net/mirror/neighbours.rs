@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rtnetlink::packet_route::neighbour::{
@@ -29,14 +30,19 @@ pub(super) fn read(message: &NeighbourMessage, links: &Links) -> Option<Known> {
     let mut mac: Option<Mac> = None;
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => addr = Some(*v4),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                addr = Some(IpAddr::V4(*v4)).filter(|_| !v4.is_broadcast());
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                addr = Some(IpAddr::V6(*v6));
+            }
             NeighbourAttribute::LinkLayerAddress(bytes) => {
                 mac = bytes.as_slice().try_into().ok().map(Mac);
             }
             _ => {}
         }
     }
-    let addr = addr.filter(|addr| !addr.is_multicast() && !addr.is_broadcast())?;
+    let addr = addr.filter(|addr| !addr.is_multicast())?;
     // A stale neighbour is as good as any: the kernel only has had no reason to ask again.
     let usable = matches!(
         header.state,

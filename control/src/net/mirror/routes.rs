@@ -8,17 +8,18 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags,
-    RouteType,
+    RouteType, RouteVia,
 };
 use weir_dataplane::PortId;
 use weir_dataplane::route::{Route, RouteTarget};
 
 use super::links::Links;
+use crate::prefix;
 
 /// The tables that are followed (linux/rtnetlink.h, `RT_TABLE_DEFAULT` and `RT_TABLE_MAIN`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,7 +29,7 @@ enum Table {
 }
 
 /// A network: address and length in bits.
-type Prefix = (Ipv4Addr, u8);
+type Prefix = (IpAddr, u8);
 
 /// A route of the kernel, before it was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub(super) fn choose(dump: &[RouteMessage], links: &Links) -> Vec<Route> {
     }
     // The default table is asked only where main has nothing, however short main's prefix is.
     let in_main = |(addr, len): Prefix| {
-        (0..=len).any(|len| best.contains_key(&(Table::Main, (network(addr, len), len))))
+        (0..=len).any(|len| best.contains_key(&(Table::Main, (prefix::network(addr, len), len))))
     };
     let mut routes: Vec<Route> = best
         .values()
@@ -71,34 +72,52 @@ pub(super) fn choose(dump: &[RouteMessage], links: &Links) -> Vec<Route> {
 /// A forwarding route of a followed table; `None` for everything else.
 fn read(message: &RouteMessage, links: &Links) -> Option<Candidate> {
     let header = &message.header;
-    if header.address_family != AddressFamily::Inet
-        || header.tos != 0 // for packets with that TOS only
+    let mut addr = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    // For packets with that TOS, or from that network, only.
+    if header.tos != 0
+        || header.source_prefix_length != 0
         || header.flags.contains(RouteFlags::Cloned)
     {
         return None;
     }
     let mut table = u32::from(header.table);
-    let mut addr = Ipv4Addr::UNSPECIFIED;
     let mut metric = 0;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(id) => table = *id,
-            RouteAttribute::Destination(RouteAddress::Inet(net)) => addr = *net,
+            RouteAttribute::Destination(net) => addr = plain(net)?,
             RouteAttribute::Priority(priority) => metric = *priority,
             _ => {}
         }
     }
-    let len = header.destination_prefix_length.min(32);
+    // Every link has fe80::/10 for itself: an address of it says nothing without its link.
+    if matches!(addr, IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast()) {
+        return None;
+    }
+    let len = header.destination_prefix_length.min(prefix::bits(addr));
     Some(Candidate {
         table: match table {
             254 => Table::Main,
             253 => Table::Default,
             _ => return None,
         },
-        prefix: (network(addr, len), len),
+        prefix: (prefix::network(addr, len), len),
         metric,
         target: target(message, links)?,
     })
+}
+
+/// An address of either family.
+fn plain(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
 }
 
 /// Where the route leads; `None` when it is no forwarding route, or dead.
@@ -111,6 +130,10 @@ fn target(message: &RouteMessage, links: &Links) -> Option<RouteTarget> {
         }
         _ => return None,
     }
+    let source = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::PrefSource(addr) => plain(addr),
+        _ => None,
+    });
     let several = message
         .attributes
         .iter()
@@ -132,41 +155,46 @@ fn target(message: &RouteMessage, links: &Links) -> Option<RouteTarget> {
             });
             let usable: Vec<RouteTarget> = linked
                 .chain(&alive)
-                .map(|hop| next_hop(&hop.attributes, Some(hop.interface_index), links))
+                .map(|hop| next_hop(&hop.attributes, Some(hop.interface_index), source, links))
                 .collect();
             let forwards = |t: &&RouteTarget| matches!(t, RouteTarget::Port { .. });
             usable.iter().find(forwards).or(usable.first()).copied()
         }
         None if message.header.flags.contains(RouteFlags::Dead) => None,
-        None => Some(next_hop(&message.attributes, None, links)),
+        None => Some(next_hop(&message.attributes, None, source, links)),
     }
 }
 
-/// One next hop, of these attributes. What is not simply an IPv4 neighbour behind a twin
-/// (an IPv6 gateway, an encapsulation, another interface) is rejected.
-fn next_hop(attributes: &[RouteAttribute], ifindex: Option<u32>, links: &Links) -> RouteTarget {
+/// One next hop, of these attributes. What is not simply a neighbour behind a twin (an
+/// encapsulation, another interface) is rejected.
+fn next_hop(
+    attributes: &[RouteAttribute],
+    ifindex: Option<u32>,
+    source: Option<IpAddr>,
+    links: &Links,
+) -> RouteTarget {
     let mut port: Option<PortId> = ifindex.and_then(|index| links.port(index));
     let mut gateway = None;
     for attribute in attributes {
         match attribute {
             RouteAttribute::Oif(index) => port = links.port(*index),
-            RouteAttribute::Gateway(RouteAddress::Inet(addr)) => gateway = Some(*addr),
-            RouteAttribute::Gateway(_)
-            | RouteAttribute::Via(_)
-            | RouteAttribute::Encap(_)
-            | RouteAttribute::EncapType(_) => return RouteTarget::Reject,
+            RouteAttribute::Gateway(addr) => match plain(addr) {
+                Some(addr) => gateway = Some(addr),
+                None => return RouteTarget::Reject,
+            },
+            // A gateway of the other family (RFC 8950).
+            RouteAttribute::Via(RouteVia::Inet6(addr)) => gateway = Some(IpAddr::V6(*addr)),
+            RouteAttribute::Via(_) | RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => {
+                return RouteTarget::Reject;
+            }
             _ => {}
         }
     }
     port.map_or(RouteTarget::Reject, |port| RouteTarget::Port {
         port,
         gateway,
+        source,
     })
-}
-
-fn network(addr: Ipv4Addr, len: u8) -> Ipv4Addr {
-    let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
-    Ipv4Addr::from(u32::from(addr) & mask)
 }
 
 #[cfg(test)]

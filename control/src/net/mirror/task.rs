@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use futures::channel::mpsc::UnboundedReceiver;
@@ -32,12 +32,16 @@ use crate::net::sys::{FrameSender, Interfaces};
 use crate::net::twin::TwinInfo;
 
 /// What is told of without being asked.
-const GROUPS: [MulticastGroup; 4] = [
+const GROUPS: [MulticastGroup; 6] = [
     MulticastGroup::Link,
     MulticastGroup::Neigh,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv6Route,
 ];
+/// Whose neighbours and routes are read.
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 /// Room for notifications, bytes: some thousands. The kernel cuts it to its limit
 /// (net.core.rmem_max), and what overflows is read again.
 const NOTIFICATION_BYTES: u32 = 4 << 20;
@@ -160,15 +164,14 @@ impl Task {
                 self.ready(port).await;
             }
         }
-        let request = self
-            .handle
-            .neighbours()
-            .get()
-            .set_address_family(AddressFamily::Inet);
-        let mut messages = request.execute();
         let mut known = Vec::new();
-        while let Some(message) = messages.try_next().await.map_err(io_error)? {
-            known.extend(neighbours::read(&message, &self.links));
+        for family in FAMILIES {
+            let mut request = self.handle.neighbours().get();
+            request.message_mut().header.family = family;
+            let mut messages = request.execute();
+            while let Some(message) = messages.try_next().await.map_err(io_error)? {
+                known.extend(neighbours::read(&message, &self.links));
+            }
         }
         let events = self.neighbours.take_all(known);
         self.outbox_extend(events);
@@ -179,10 +182,15 @@ impl Task {
     async fn read_routes(&mut self) -> io::Result<()> {
         self.routes_due = None;
         let began = Instant::now();
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        let dump = self.handle.route().get(message).execute();
-        let dump: Vec<RouteMessage> = dump.try_collect().await.map_err(io_error)?;
+        let mut dump: Vec<RouteMessage> = Vec::new();
+        for family in FAMILIES {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            let mut routes = self.handle.route().get(message).execute();
+            while let Some(route) = routes.try_next().await.map_err(io_error)? {
+                dump.push(route);
+            }
+        }
         let routes = routes::choose(&dump, &self.links);
         if self.routes.as_ref() != Some(&routes) {
             self.routes = Some(routes.clone());
@@ -292,8 +300,8 @@ impl Task {
     }
 
     /// Gratuitous ARP for an address of a twin; for one of `lo` there is no link to say it on.
-    fn announce(&self, ifindex: u32, addr: Ipv4Addr) {
-        let Some(mac) = self.links.mac(ifindex) else {
+    fn announce(&self, ifindex: u32, addr: IpAddr) {
+        let (Some(mac), IpAddr::V4(addr)) = (self.links.mac(ifindex), addr) else {
             return;
         };
         if let Err(error) = self.frames.send(ifindex, &arp::announcement(mac, addr)) {
@@ -330,11 +338,7 @@ impl Task {
     }
 
     async fn send_ask(&self, ifindex: u32, hop: Hop, ask: Ask) -> io::Result<()> {
-        let request = self
-            .handle
-            .neighbours()
-            .add(ifindex, hop.addr.into())
-            .replace();
+        let request = self.handle.neighbours().add(ifindex, hop.addr).replace();
         let mut request = request
             .state(NeighbourState::None)
             .flags(NeighbourFlags::Use);

@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::mirror::{block_on, start};
 use super::*;
@@ -6,7 +6,7 @@ use crate::net::{AddressKind, PortAddress, WantedAddress};
 
 fn wanted(kind: AddressKind, addr: [u8; 4], port: Option<&str>) -> WantedAddress {
     WantedAddress {
-        addr: Ipv4Addr::from(addr),
+        addr: IpAddr::from(addr),
         kind,
         port: port.map(str::to_owned),
     }
@@ -15,7 +15,7 @@ fn wanted(kind: AddressKind, addr: [u8; 4], port: Option<&str>) -> WantedAddress
 fn on_port(port: u8, addr: [u8; 4], prefix_len: u8) -> PortAddress {
     PortAddress {
         port: PortId(port),
-        addr: Ipv4Addr::from(addr),
+        addr: IpAddr::from(addr),
         prefix_len,
     }
 }

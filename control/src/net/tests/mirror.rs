@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use tokio::sync::mpsc::Receiver;
 use weir_dataplane::route::{Route, RouteTarget};
@@ -53,10 +53,11 @@ async fn routes(events: &mut Receiver<NetEvent>, wanted: &[(&str, RouteTarget)])
     .await;
 }
 
-fn via(port: u8, gateway: Option<[u8; 4]>) -> RouteTarget {
+fn via(port: u8, gateway: Option<[u8; 4]>, source: Option<[u8; 4]>) -> RouteTarget {
     RouteTarget::Port {
         port: PortId(port),
-        gateway: gateway.map(Ipv4Addr::from),
+        gateway: gateway.map(IpAddr::from),
+        source: source.map(IpAddr::from),
     }
 }
 
@@ -67,23 +68,23 @@ fn routes_follow_the_kernel() {
         ip("address add 10.9.0.1/24 dev w0");
         block_on(async {
             let (_handle, mut events) = start(&rig);
-            let wan = ("10.9.0.0/24", via(0, None));
+            let wan = ("10.9.0.0/24", via(0, None, Some([10, 9, 0, 1])));
             routes(&mut events, &[wan]).await;
             ip("address add 10.9.1.1/24 dev w1");
-            let lan = ("10.9.1.0/24", via(1, None));
+            let lan = ("10.9.1.0/24", via(1, None, Some([10, 9, 1, 1])));
             routes(&mut events, &[wan, lan]).await;
             ip("route add default via 10.9.0.254");
-            let default = ("0.0.0.0/0", via(0, Some([10, 9, 0, 254])));
+            let default = ("0.0.0.0/0", via(0, Some([10, 9, 0, 254]), None));
             routes(&mut events, &[default, wan, lan]).await;
             ip("route add blackhole 10.7.0.0/16");
             let hole = ("10.7.0.0/16", RouteTarget::Reject);
             routes(&mut events, &[default, hole, wan, lan]).await;
             ip("route replace default nexthop via 10.9.1.254 nexthop via 10.9.0.254");
-            let default = ("0.0.0.0/0", via(1, Some([10, 9, 1, 254])));
+            let default = ("0.0.0.0/0", via(1, Some([10, 9, 1, 254]), None));
             routes(&mut events, &[default, hole, wan, lan]).await;
             ip("route add default via 10.9.0.253 metric 10");
             ip("route del default metric 0");
-            let default = ("0.0.0.0/0", via(0, Some([10, 9, 0, 253])));
+            let default = ("0.0.0.0/0", via(0, Some([10, 9, 0, 253]), None));
             routes(&mut events, &[default, hole, wan, lan]).await;
             // The kernel tells nothing of the routes that go with a link.
             ip("link set w0 down");
@@ -98,7 +99,7 @@ fn routes_follow_the_kernel() {
     });
 }
 
-fn neighbour(event: NetEvent) -> Option<(u8, Ipv4Addr, Option<Mac>)> {
+fn neighbour(event: NetEvent) -> Option<(u8, IpAddr, Option<Mac>)> {
     match event {
         NetEvent::Neighbour { port, addr, mac } => Some((port.0, addr, mac)),
         _ => None,
@@ -111,7 +112,7 @@ fn a_neighbour_is_asked_for_learned_changed_and_lost() {
         let mut rig = Rig::new(1, 1, 1024, AMPLE);
         ip("address add 10.9.0.1/24 dev w0");
         let (server, other) = (Mac([2, 0, 0, 0, 0, 9]), Mac([2, 0, 0, 0, 0, 8]));
-        let addr = Ipv4Addr::new(10, 9, 0, 9);
+        let addr = IpAddr::from([10, 9, 0, 9]);
         block_on(async {
             let (handle, mut events) = start(&rig);
             handle.resolve(PortId(0), addr).await;
@@ -147,7 +148,7 @@ fn kept_neighbours_are_managed_until_released_and_come_back_with_the_link() {
     in_namespace("keep", || {
         let rig = Rig::new(1, 1, 1024, AMPLE);
         ip("address add 10.9.0.1/24 dev w0");
-        let addr = Ipv4Addr::new(10, 9, 0, 9);
+        let addr = IpAddr::from([10, 9, 0, 9]);
         let shows = |flags: &'static str| async move {
             for _ in 0..PATIENCE.as_millis() / 10 {
                 if ip("neigh show to 10.9.0.9").contains(flags) {
@@ -162,7 +163,9 @@ fn kept_neighbours_are_managed_until_released_and_come_back_with_the_link() {
             handle.keep(PortId(0), addr).await;
             shows("managed extern_learn").await;
             handle.resolve(PortId(0), addr).await; // leaves the flags
-            handle.resolve(PortId(0), Ipv4Addr::new(10, 9, 0, 10)).await;
+            handle
+                .resolve(PortId(0), IpAddr::from([10, 9, 0, 10]))
+                .await;
             for _ in 0..2000 {
                 if !ip("neigh show to 10.9.0.10").is_empty() {
                     break;
@@ -231,7 +234,11 @@ fn lost_notifications_are_made_up_for() {
             let known = event(&mut events, "the start", neighbour).await;
             assert_eq!(
                 known,
-                (0, Ipv4Addr::new(10, 9, 0, 9), Some(Mac([2, 0, 0, 0, 0, 9])))
+                (
+                    0,
+                    IpAddr::from([10, 9, 0, 9]),
+                    Some(Mac([2, 0, 0, 0, 0, 9]))
+                )
             );
             // The thread of the runtime is ours: while we make changes nobody listens, and far
             // more is told than the socket's buffer holds.
@@ -247,7 +254,7 @@ fn lost_notifications_are_made_up_for() {
                     Some(mac) => left.insert(addr, mac),
                     None => left.remove(&addr),
                 };
-                (left.len() == 1 && left.contains_key(&Ipv4Addr::new(10, 9, 0, 10))).then_some(())
+                (left.len() == 1 && left.contains_key(&IpAddr::from([10, 9, 0, 10]))).then_some(())
             })
             .await;
         });

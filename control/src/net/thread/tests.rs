@@ -31,7 +31,7 @@ fn frames_pass_both_ways_by_port_and_worker() {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         for n in 0..3u8 {
             socket
-                .send_to(b"x", (std::net::Ipv4Addr::new(10, 9, n, 9), 9))
+                .send_to(b"x", (std::net::IpAddr::from([10, 9, n, 9]), 9))
                 .unwrap();
             // Port n's frames go to worker n % 2; the kernel asks for the address first.
             let (port, frame) = rig.arp(usize::from(n % 2), [10, 9, n, 9]);

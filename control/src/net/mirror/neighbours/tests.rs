@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rtnetlink::packet_route::AddressFamily;
 
@@ -20,7 +20,7 @@ fn message(state: NeighbourState, addr: [u8; 4], mac: Option<[u8; 6]>) -> Neighb
     message.header.family = AddressFamily::Inet;
     message.header.ifindex = 10;
     message.header.state = state;
-    let addr = NeighbourAddress::Inet(Ipv4Addr::from(addr));
+    let addr = NeighbourAddress::Inet(addr.into());
     message
         .attributes
         .push(NeighbourAttribute::Destination(addr));
@@ -32,7 +32,7 @@ fn message(state: NeighbourState, addr: [u8; 4], mac: Option<[u8; 6]>) -> Neighb
 fn hop(last: u8) -> Hop {
     Hop {
         port: PortId(1),
-        addr: Ipv4Addr::new(10, 1, 0, last),
+        addr: IpAddr::from([10, 1, 0, last]),
     }
 }
 
@@ -102,7 +102,7 @@ fn one_address_is_asked_for_once_a_second_and_a_scan_is_bounded() {
     assert_eq!(asking.resolve(hop(1), at(1000)), Some(Ask::Once));
     let scan = |n: u32| Hop {
         port: PortId(1),
-        addr: Ipv4Addr::from(0x0a02_0000 + n),
+        addr: Ipv4Addr::from(0x0a02_0000 + n).into(),
     };
     let asked = (0..10_000)
         .filter(|n| asking.resolve(scan(*n), at(1000)).is_some())

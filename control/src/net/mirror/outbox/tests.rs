@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn link(port: u8, mtu: u16) -> NetEvent {
 fn neighbour(last: u8, mac: Option<u8>) -> NetEvent {
     NetEvent::Neighbour {
         port: PortId(0),
-        addr: Ipv4Addr::new(10, 0, 0, last),
+        addr: IpAddr::from([10, 0, 0, last]),
         mac: mac.map(|m| Mac([m; 6])),
     }
 }

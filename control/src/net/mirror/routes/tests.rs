@@ -12,12 +12,12 @@ fn links() -> Links {
     Links::new(vec![twin(0), twin(1)])
 }
 
-fn ip(addr: &str) -> Ipv4Addr {
+fn ip(addr: &str) -> IpAddr {
     addr.parse().unwrap()
 }
 
 fn gateway(addr: &str) -> RouteAttribute {
-    RouteAttribute::Gateway(RouteAddress::Inet(ip(addr)))
+    RouteAttribute::Gateway(ip(addr).into())
 }
 
 /// A unicast route of main, as the kernel dumps it.
@@ -25,14 +25,17 @@ fn route(prefix: &str, attributes: impl IntoIterator<Item = RouteAttribute>) -> 
     let (addr, len) = prefix.split_once('/').unwrap();
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
-        address_family: AddressFamily::Inet,
+        address_family: match ip(addr) {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        },
         destination_prefix_length: len.parse().unwrap(),
         table: RouteHeader::RT_TABLE_MAIN,
         kind: RouteType::Unicast,
         ..RouteHeader::default()
     };
     if len != "0" {
-        let destination = RouteAttribute::Destination(RouteAddress::Inet(ip(addr)));
+        let destination = RouteAttribute::Destination(ip(addr).into());
         message.attributes.push(destination);
     }
     message.attributes.extend(attributes);
@@ -59,7 +62,7 @@ fn chosen(dump: &[RouteMessage]) -> Vec<String> {
         let prefix = format!("{}/{}", route.prefix, route.len);
         match route.target {
             RouteTarget::Reject => format!("{prefix} -"),
-            RouteTarget::Port { port, gateway } => match gateway {
+            RouteTarget::Port { port, gateway, .. } => match gateway {
                 Some(gateway) => format!("{prefix} {} {gateway}", port.0),
                 None => format!("{prefix} {}", port.0),
             },
@@ -95,6 +98,40 @@ fn connected_gateway_and_rejecting_routes() {
             "10.4.0.0/24 -",
             "10.5.0.0/24 -",
             "10.6.0.0/24 -",
+        ]
+    );
+}
+
+#[test]
+fn ipv6_routes_are_followed_but_for_those_of_one_link() {
+    let dump = [
+        route("::/0", [Oif(10), gateway("fe80::1"), Priority(1024)]),
+        route("2001:db8:1::/64", [Oif(10), Priority(256)]),
+        route("2001:db8:2::/64", [Oif(11), Priority(1024)]),
+        route(
+            "2001:db8:2::/64",
+            [Oif(10), gateway("fe80::2"), Priority(512)],
+        ),
+        route("2001:db8:3::/48", [Oif(2), Priority(1024)]),
+        route("fe80::/64", [Oif(10), Priority(256)]),
+        route("fe80::/64", [Oif(11), Priority(256)]),
+        route("ff00::/8", [Oif(10), Priority(256)]),
+        route(
+            "2001:db8:4::/64",
+            [MultiPath(vec![
+                hop(2, "fe80::9", RouteNextHopFlags::empty()),
+                hop(11, "fe80::8", RouteNextHopFlags::empty()),
+            ])],
+        ),
+    ];
+    assert_eq!(
+        chosen(&dump),
+        [
+            "::/0 0 fe80::1",
+            "2001:db8:1::/64 0",
+            "2001:db8:2::/64 0 fe80::2",
+            "2001:db8:3::/48 -",
+            "2001:db8:4::/64 1 fe80::8",
         ]
     );
 }
@@ -172,7 +209,7 @@ fn of_several_next_hops_the_first_usable_counts() {
 }
 
 #[test]
-fn next_hops_that_are_no_ipv4_neighbour_are_rejected() {
+fn a_gateway_may_be_of_the_other_family_and_what_is_no_neighbour_is_rejected() {
     let v6 = "fe80::1".parse().unwrap();
     let dump = [
         route(
@@ -187,7 +224,7 @@ fn next_hops_that_are_no_ipv4_neighbour_are_rejected() {
     ];
     assert_eq!(
         chosen(&dump),
-        ["10.0.0.0/16 -", "10.1.0.0/16 -", "10.2.0.0/16 -"]
+        ["10.0.0.0/16 0 fe80::1", "10.1.0.0/16 -", "10.2.0.0/16 -"]
     );
 }
 
@@ -204,7 +241,7 @@ fn the_default_table_counts_only_where_main_has_nothing() {
             m.header.flags = RouteFlags::Cloned
         }),
         with(route("10.5.0.0/16", [Oif(10)]), |m| {
-            m.header.address_family = AddressFamily::Inet6;
+            m.header.source_prefix_length = 8; // for packets from there
         }),
     ];
     assert_eq!(
