@@ -130,6 +130,8 @@ drop_reasons! {
     TxFull => "tx_full",
     /// The packet grew past the port's MTU or the buffer.
     TooBig => "too_big",
+    /// No buffer was left in the pool for a packet to be made or cut.
+    NoBuffer => "no_buffer",
     /// The ring to the kernel twin was full.
     KernelFull => "kernel_full",
     /// Past the limit for what is passed to the kernel.

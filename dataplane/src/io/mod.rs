@@ -52,6 +52,10 @@ pub trait Frame: Sized + Send + 'static {
     fn set_len(&mut self, len: usize) -> bool;
     /// What the port said of the checksums on receipt.
     fn rx_checksum(&self) -> RxChecksum;
+    /// Another frame from where this one's buffer came from, `len` bytes long (content
+    /// unspecified), with the usual headroom; `None` when there is none left or `len` does not
+    /// fit. So a worker that makes frames out of one (fragments) needs no pool of its own.
+    fn another(&self, len: usize) -> Option<Self>;
 }
 
 /// A worker's own end of one port: one receive queue and one transmit queue, either of which

@@ -72,6 +72,11 @@ impl Frame for SimFrame {
     fn rx_checksum(&self) -> RxChecksum {
         self.checksum
     }
+
+    fn another(&self, len: usize) -> Option<SimFrame> {
+        let live = Arc::clone(&self.live);
+        SimPool { live }.alloc(len)
+    }
 }
 
 /// Makes frames and counts those that live.

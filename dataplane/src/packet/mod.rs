@@ -8,12 +8,14 @@
 pub mod build;
 pub mod checksum;
 pub mod eth;
+pub mod fragment;
 pub mod header;
 pub mod icmp;
 pub mod ids;
 pub mod ipv4;
 pub mod ipv6;
 pub mod key;
+pub mod mss;
 pub mod sctp;
 pub mod tcp;
 #[cfg(test)]

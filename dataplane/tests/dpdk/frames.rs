@@ -98,6 +98,28 @@ fn bursts_are_allocated_whole_or_not_at_all() {
 
 /// 64 sets of 64 bytes: buffers on pages of their own would have all headers in one set.
 #[test]
+fn a_frame_gives_others_of_its_pool() {
+    let eal = eal(&[]);
+    let mut pool = pool(&eal, &[]);
+    let _worker = WorkerThread::register().unwrap();
+    let mut one = frame(&mut pool, &bytes(60, 1));
+    let mut other = one.another(1500).unwrap();
+    assert_eq!((other.bytes().len(), pool.in_use()), (1500, 2));
+    assert!(other.push_front(100), "the usual headroom");
+    other.bytes_mut().fill(9);
+    assert_eq!(one.bytes(), bytes(60, 1));
+    assert!(one.another(5000).is_none(), "larger than a buffer");
+    let mut all = Vec::new();
+    while let Some(frame) = one.another(60) {
+        all.push(frame);
+    }
+    assert_eq!(pool.in_use(), pool.capacity());
+    one.bytes_mut()[0] = 7;
+    drop((all, one, other));
+    assert_eq!(pool.in_use(), 0);
+}
+
+#[test]
 fn a_burst_spreads_over_the_first_level_cache() {
     let eal = eal(&[]);
     let pool = pool(&eal, &[]);

@@ -21,6 +21,8 @@ pub(crate) struct Case {
     /// Lines for ipvsadm, in order.
     pub(crate) ipvsadm: Vec<String>,
     pub(crate) pmtu_disc: bool,
+    /// Of the link to the servers.
+    pub(crate) server_mtu: u16,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -53,6 +55,7 @@ fn case(text: &str) -> Case {
         mode: string(&v["mode"]),
         ipvsadm: list(&setup["ipvsadm"]).map(string).collect(),
         pmtu_disc: setup["sysctl"]["pmtu_disc"] != 0,
+        server_mtu: setup["mtu"]["server"].as_u64().unwrap() as u16,
         steps: list(&v["steps"])
             .filter(|s| s.get("in").is_some())
             .map(step)

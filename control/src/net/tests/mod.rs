@@ -105,6 +105,9 @@ impl Frame for HeapFrame {
     fn rx_checksum(&self) -> RxChecksum {
         RxChecksum::default()
     }
+    fn another(&self, len: usize) -> Option<HeapFrame> {
+        Some(HeapFrame(vec![0; len]))
+    }
 }
 
 /// A pool of `left` frames of at most `room` bytes, none of which comes back.

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use dpdk_sys::{flags, rte_mbuf};
 
-use super::cache;
+use super::{cache, pool};
 use crate::io::{Frame, RxChecksum};
 
 /// An owned frame of one segment; dropping it gives the buffer back to its pool.
@@ -154,6 +154,12 @@ impl Frame for Mbuf {
             // "Not right in the data, but the data is sound": what virtio's NEEDS_CSUM becomes.
             l4_partial: l4 == flags::RX_L4_CKSUM_NONE,
         }
+    }
+
+    fn another(&self, len: usize) -> Option<Mbuf> {
+        let m = self.fields();
+        // SAFETY: a live buffer's pool is live, holds mbufs, and all of one size.
+        unsafe { pool::take(NonNull::new(m.pool)?, m.buf_len, len) }
     }
 }
 

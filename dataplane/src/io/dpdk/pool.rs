@@ -229,34 +229,49 @@ impl Pool {
 
     #[inline]
     fn take(&self, len: usize) -> Option<Mbuf> {
-        const HEADROOM: u16 = RTE_PKTMBUF_HEADROOM as u16;
-        if len > usize::from(self.room - HEADROOM) {
-            return None;
-        }
-        // SAFETY: the pool lives as long as the process and holds mbufs.
-        let raw = match unsafe { cache::take(self.raw.as_ptr()) } {
-            Some(raw) => raw,
-            None => self.take_cold()?,
-        };
-        // SAFETY: just taken from the pool: nobody else owns it, and pooled buffers are of one
-        // segment.
-        let mut mbuf = unsafe { Mbuf::from_raw(raw) };
-        mbuf.reset(HEADROOM, len as u16);
-        Some(mbuf)
+        // SAFETY: the pool lives as long as the process and holds mbufs of `room` bytes.
+        unsafe { take(self.raw, self.room, len) }
     }
+}
 
-    /// Takes from the shared ring: a cache to refill (DPDK does it in one go), or a thread
-    /// without one.
-    #[cold]
-    fn take_cold(&self) -> Option<NonNull<rte_mbuf>> {
-        let mut raw: *mut c_void = std::ptr::null_mut();
-        // SAFETY: the pool lives as long as the process; there is room for the one pointer.
-        let code = unsafe { dpdk_sys::weir_pool_get(self.raw.as_ptr(), &raw mut raw, 1) };
-        if code != 0 {
-            return None;
-        }
-        NonNull::new(raw.cast())
+/// A frame of `len` bytes (content unspecified) from `pool`; `None` when that is empty or the
+/// frame does not fit.
+///
+/// # Safety
+/// `pool` must be a live mempool of mbufs with `room` bytes each, headroom included.
+#[inline]
+pub(super) unsafe fn take(pool: NonNull<rte_mempool>, room: u16, len: usize) -> Option<Mbuf> {
+    const HEADROOM: u16 = RTE_PKTMBUF_HEADROOM as u16;
+    if len > usize::from(room.saturating_sub(HEADROOM)) {
+        return None;
     }
+    // SAFETY: the caller vouches for the pool. What it gives is nobody else's, and pooled
+    // buffers are of one segment.
+    let mut mbuf = unsafe {
+        let raw = match cache::take(pool.as_ptr()) {
+            Some(raw) => raw,
+            None => take_cold(pool)?,
+        };
+        Mbuf::from_raw(raw)
+    };
+    mbuf.reset(HEADROOM, len as u16);
+    Some(mbuf)
+}
+
+/// Takes from the shared ring: a cache to refill (DPDK does it in one go), or a thread without
+/// one.
+///
+/// # Safety
+/// `pool` must be a live mempool of mbufs.
+#[cold]
+unsafe fn take_cold(pool: NonNull<rte_mempool>) -> Option<NonNull<rte_mbuf>> {
+    let mut raw: *mut c_void = std::ptr::null_mut();
+    // SAFETY: the caller vouches for the pool; there is room for the one pointer.
+    let code = unsafe { dpdk_sys::weir_pool_get(pool.as_ptr(), &raw mut raw, 1) };
+    if code != 0 {
+        return None;
+    }
+    NonNull::new(raw.cast())
 }
 
 impl FramePool for Pool {
