@@ -12,6 +12,9 @@ packages_play=(iproute2 iputils-ping procps util-linux ethtool tcpdump nginx-lig
     apache2-utils jq)
 # To test, beyond these two.
 packages_test=(shellcheck)
+# To test in a guest with Debian's stock kernel: QEMU, what its first file system is made of, what
+# indexes the kernel's modules, and ipvsadm for that kernel's own IPVS.
+packages_guest=(qemu-system-x86 busybox-static cpio kmod binutils ipvsadm)
 
 # missing_packages NAME...: prints those that are not installed.
 missing_packages() {
@@ -37,12 +40,16 @@ install_packages() {
         refuse "needs the packages ${missing[*]}; install them, or run this as root"
 
     echo "missing: ${missing[*]}"
-    # Lists that are a week old name files that the mirror has replaced since.
+    refresh_lists
+    without_starting_daemons apt-get install -y --no-install-recommends "${missing[@]}" ||
+        refuse "apt-get could not install ${missing[*]}; its last lines above say why"
+}
+
+# refresh_lists: lists that are a week old name files that the mirror has replaced since.
+refresh_lists() {
     if [[ -z $(find /var/lib/apt/lists -name '*_Packages*' -mtime -7 -print -quit 2>/dev/null) ]]; then
         apt-get update || refuse "apt-get update failed; is there a network?"
     fi
-    without_starting_daemons apt-get install -y --no-install-recommends "${missing[@]}" ||
-        refuse "apt-get could not install ${missing[*]}; its last lines above say why"
 }
 
 # without_starting_daemons COMMAND...: runs COMMAND while Debian's packages are told not to start

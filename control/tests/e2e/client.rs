@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,8 +15,15 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// curl in the client's namespace: quiet but for errors, an HTTP error is an error.
 pub(crate) fn curl(lab: &Lab) -> Command {
     let mut curl = lab.client.command("curl");
-    curl.args(["--silent", "--show-error", "--fail", "--max-time"])
-        .arg(LONGEST.as_secs().to_string());
+    curl.args([
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--connect-timeout",
+        "10",
+        "--max-time",
+    ])
+    .arg(LONGEST.as_secs().to_string());
     curl
 }
 
@@ -40,12 +47,28 @@ pub(crate) fn ask_names(lab: &Lab, times: usize) -> BTreeMap<String, usize> {
     counts
 }
 
+/// Asks `GET /` of `vip` once; the server that answered, and whom it took for its client.
+pub(crate) fn ask_who(lab: &Lab, vip: IpAddr) -> (String, String) {
+    let vip = SocketAddr::new(vip, 80);
+    let mut command = curl(lab);
+    command.args(["--write-out", "%header{x-client}"]);
+    let answer = text(checked(command.arg(format!("http://{vip}/"))));
+    let (server, client) = answer.split_once('\n').expect("a name and a header");
+    (server.to_owned(), client.to_owned())
+}
+
 /// Downloads `path` of the VIP; the SHA-256 of what arrived, and bytes a second.
 pub(crate) fn download(lab: &Lab, path: &str) -> (String, u64) {
+    download_from(lab, VIP.into(), path)
+}
+
+/// As [`download`], from a virtual address of either family.
+pub(crate) fn download_from(lab: &Lab, vip: IpAddr, path: &str) -> (String, u64) {
+    let vip = SocketAddr::new(vip, 80);
     let mut command = curl(lab);
     command
         .args(["--write-out", "%{stderr}%{speed_download}"])
-        .arg(format!("http://{VIP}{path}"))
+        .arg(format!("http://{vip}{path}"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut curl = command.spawn().expect("curl is installed");
@@ -60,11 +83,17 @@ pub(crate) fn download(lab: &Lab, path: &str) -> (String, u64) {
 
 /// Uploads `file` to `path` of the VIP by PUT; bytes a second.
 pub(crate) fn upload(lab: &Lab, file: &Path, path: &str) -> u64 {
+    upload_to(lab, VIP.into(), file, path)
+}
+
+/// As [`upload`], to a virtual address of either family.
+pub(crate) fn upload_to(lab: &Lab, vip: IpAddr, file: &Path, path: &str) -> u64 {
+    let vip = SocketAddr::new(vip, 80);
     let mut command = curl(lab);
     command
         .args(["--write-out", "%{speed_upload}", "--upload-file"])
         .arg(file)
-        .arg(format!("http://{VIP}{path}"));
+        .arg(format!("http://{vip}{path}"));
     let speed = text(checked(&mut command));
     speed.trim().parse().expect("curl prints bytes a second")
 }

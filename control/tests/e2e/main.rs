@@ -9,6 +9,9 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod families;
+mod guest;
+mod realserver;
 mod servers;
 mod topology;
 mod weir;
@@ -17,6 +20,7 @@ mod books;
 mod datagrams;
 mod failures;
 mod forwarding;
+mod inside;
 mod lifecycle;
 mod load;
 mod partial_checksums;

@@ -35,14 +35,13 @@ impl Nginx {
         let files = dir.join("files");
         std::fs::create_dir_all(&files).expect("the lab's directory is ours");
         let conf = dir.join("nginx.conf");
-        let rip = rip(number);
-        std::fs::write(&conf, nginx_conf(&dir, number, rip)).expect("it is ours");
+        std::fs::write(&conf, nginx_conf(&dir, number)).expect("it is ours");
 
         let netns = &lab.servers[number - 1];
         let mut command = netns.command("nginx");
         command.arg("-e").arg(dir.join("error.log"));
         let process = Process::start("nginx", command.arg("-c").arg(&conf));
-        let listens = format!("nginx listens on {rip}:80");
+        let listens = format!("nginx in rs{number} listens on port 80");
         eventually(Duration::from_secs(10), &listens, || {
             let found = netns.run("ss -Hltn sport = :80");
             (!found.is_empty()).then_some(())
@@ -63,7 +62,8 @@ impl Nginx {
 }
 
 /// One process without a master, so that a kill takes all of it; keep-alive longer than any test.
-fn nginx_conf(dir: &Path, number: usize, rip: Ipv4Addr) -> String {
+/// It listens on every address: in DR and TUN a real server is asked on the VIP.
+fn nginx_conf(dir: &Path, number: usize) -> String {
     let dir = dir.display();
     format!(
         "daemon off;
@@ -86,7 +86,8 @@ http {{
     add_header X-Server rs{number} always;
     add_header X-Client $remote_addr always;
     server {{
-        listen {rip}:80 backlog=4096;
+        listen 80 backlog=4096;
+        listen [::]:80 backlog=4096;
         location / {{ return 200 \"rs{number}\\n\"; }}
         location /files/ {{ alias {dir}/files/; dav_methods PUT; }}
         location /slow/ {{ alias {dir}/files/; limit_rate {SLOW_BYTES_PER_S}; }}

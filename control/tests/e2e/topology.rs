@@ -13,7 +13,7 @@
 //! [`Lab::plug_in`] moves to the far side. Namespaces are named after the test's process, and a
 //! new [`Lab`] first sweeps away what a killed test process left behind.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
+
+use crate::families::Family;
 
 /// All namespaces of these tests start so; then come the process id and the role.
 const PREFIX: &str = "weir-e2e-";
@@ -102,8 +104,10 @@ impl Lab {
                 "link add rs{n} type veth peer name eth0 netns {name}"
             ));
             lan.ip(&format!("link set rs{n} master br0 up"));
-            server.ip(&format!("addr add {}/24 dev eth0", rip(n)));
             server.ip("link set eth0 up");
+            for family in [Family::V4, Family::V6] {
+                server.add_address(family.rip(n), family, "eth0");
+            }
         }
         if cable == Cable::AfPacket {
             lab.pull_veth();
@@ -126,10 +130,60 @@ impl Lab {
             director.ip(&format!("link set {port} netns {}", to.name));
             to.ip(&format!("link set {port} address {mac}"));
         }
-        self.client
-            .ip(&format!("addr add {CLIENT}/24 dev weir-wan"));
+        self.raise_far_ends();
+    }
+
+    /// Addresses and raises the interfaces at the far ends of the director's ports.
+    fn raise_far_ends(&self) {
         self.client.ip("link set weir-wan up");
+        for family in [Family::V4, Family::V6] {
+            self.client.add_address(family.client(), family, "weir-wan");
+        }
         self.lan.ip("link set weir-lan master br0 up");
+    }
+
+    /// Pulls a cable from the client to the servers' network and makes it their way to the
+    /// client, past the director: how answers go in DR and TUN.
+    ///
+    /// ```text
+    ///   client ─────────── director ──── lan ── servers
+    ///     └── straight 10.1.0.1 ──────────┘
+    /// ```
+    pub(crate) fn let_answers_go_straight(&self) {
+        let (client, lan) = (&self.client, &self.lan);
+        lan.ip(&format!(
+            "link add client type veth peer name straight netns {}",
+            client.name
+        ));
+        lan.ip("link set client master br0 up");
+        client.ip("link set straight up");
+        for family in [Family::V4, Family::V6] {
+            let gateway = family.client_in_lan();
+            client.add_address(gateway, family, "straight");
+            for server in &self.servers {
+                server.ip(&format!("route add default via {gateway}"));
+            }
+        }
+    }
+
+    /// Pulls veth cables `wan0` and `lan0` for a director that is the kernel itself.
+    pub(crate) fn pull_kernel_cables(&self) {
+        let director = &self.director;
+        for (near, far, to) in [
+            ("wan0", "weir-wan", &self.client),
+            ("lan0", "weir-lan", &self.lan),
+        ] {
+            director.ip(&format!(
+                "link add {near} type veth peer name {far} netns {}",
+                to.name
+            ));
+            director.ip(&format!("link set {near} up"));
+        }
+        for family in [Family::V4, Family::V6] {
+            director.add_address(family.director(), family, "wan0");
+            director.add_address(family.director_in_lan(), family, "lan0");
+        }
+        self.raise_far_ends();
     }
 
     /// Pulls veth cables for AF_PACKET ports. AF_PACKET only listens in: the director's kernel
@@ -152,10 +206,7 @@ impl Lab {
             // Frames of at most the MTU, as on a wire; their checksums stay partial.
             to.run(&format!("ethtool -K {port} tso off"));
         }
-        self.client
-            .ip(&format!("addr add {CLIENT}/24 dev weir-wan"));
-        self.client.ip("link set weir-wan up");
-        self.lan.ip("link set weir-lan master br0 up");
+        self.raise_far_ends();
     }
 }
 
@@ -174,11 +225,24 @@ impl Netns {
         netns
     }
 
+    /// Its name, as `ip netns` lists it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs `ip ARGS` on this namespace and returns what it printed.
     pub(crate) fn ip(&self, args: &str) -> String {
         let mut ip = Command::new("ip");
         ip.args(["-n", &self.name]).args(args.split_whitespace());
         text(checked(&mut ip))
+    }
+
+    /// Puts `address` on `device`, with the laboratory's prefix.
+    pub(crate) fn add_address(&self, address: IpAddr, family: Family, device: &str) {
+        let prefix = family.prefix();
+        // Nobody else has it, so nobody waits a second to find that out.
+        let nodad = if family == Family::V6 { "nodad" } else { "" };
+        self.ip(&format!("addr add {address}/{prefix} dev {device} {nodad}"));
     }
 
     /// Runs a command line without quotes inside; it must succeed. Returns what it printed.
@@ -287,6 +351,18 @@ impl Process {
         kill_process(pid, signal).unwrap_or_else(|error| panic!("signal {}: {error}", self.name));
     }
 
+    /// Whether it ends by itself within `at_most`.
+    pub(crate) fn ends(&mut self, at_most: Duration) -> bool {
+        let deadline = Instant::now() + at_most;
+        while self.runs() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        true
+    }
+
     /// Waits until it ends by itself or by a signal sent before; its exit code, or `None` when a
     /// signal ended it.
     pub(crate) fn wait(&mut self, at_most: Duration) -> Option<i32> {
@@ -357,6 +433,19 @@ pub(crate) fn checked(command: &mut Command) -> Output {
 /// What a command printed on stdout.
 pub(crate) fn text(output: Output) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Where `name` is installed, if it is.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let dirs = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let paths = dirs.iter().map(|dir| Path::new(dir).join(name));
+    paths.into_iter().find(|path| path.exists())
+}
+
+/// The root of this repository.
+pub(crate) fn repository() -> &'static Path {
+    let control = Path::new(env!("CARGO_MANIFEST_DIR"));
+    control.parent().expect("control is a directory in it")
 }
 
 /// Thousands of connections need as many descriptors, here and in what we start.
