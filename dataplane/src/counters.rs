@@ -108,6 +108,16 @@ drop_reasons! {
     BadFragment => "bad_fragment",
     /// A first fragment too short for the headers up to the ports.
     TinyFragment => "tiny_fragment",
+    /// Fragments of one datagram that overlap: an attack. The whole datagram is dropped.
+    FragmentOverlap => "fragment_overlap",
+    /// A fragment that had come before.
+    FragmentDuplicate => "fragment_duplicate",
+    /// A datagram in more fragments than are followed.
+    FragmentLimit => "fragment_limit",
+    /// A fragment that waited for its datagram's first had to give way: too many wait.
+    FragmentsFull => "fragments_full",
+    /// A fragment whose datagram's first did not come in time.
+    FragmentTimeout => "fragment_timeout",
     /// TTL ran out.
     TtlExpired => "ttl_expired",
     /// For a virtual or local address, but no service and no connection has it.

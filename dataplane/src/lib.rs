@@ -18,6 +18,7 @@ pub mod counters;
 mod cpu;
 pub mod defense;
 pub mod forward;
+pub mod frag;
 pub mod io;
 pub mod lip;
 pub mod packet;
