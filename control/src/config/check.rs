@@ -17,6 +17,9 @@ use super::scalars::show_size;
 use super::services::{ServerDraft, ServiceDraft};
 use super::words::{grouped, listed};
 
+/// The kernel has no IPv6 on links that carry less (RFC 8200 section 5).
+const IPV6_LEAST_MTU: u16 = 1280;
+
 /// Adds everything that is wrong between the tables of `draft`.
 pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
     memory(p, &draft.workers);
@@ -119,6 +122,14 @@ fn ports(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
         }
         for cidr in &port.addresses {
             let address = cidr.value.address;
+            if address.is_ipv6() && port.mtu < IPV6_LEAST_MTU {
+                let why = format!(
+                    "addresses: \"{}\": IPv6 needs an mtu of {IPV6_LEAST_MTU} at least, and the \
+                     port's is {}; raise it, or remove the address",
+                    cidr.value, port.mtu
+                );
+                section.problem(p, cidr.at, &why);
+            }
             if let Some(line) = addresses.again(p, address, cidr.at) {
                 let why = format!(
                     "addresses: \"{}\": {address} is given already (line {line}); remove one",

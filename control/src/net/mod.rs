@@ -10,7 +10,7 @@
 //! [`addresses`]: self::addresses
 
 pub(crate) mod addresses;
-mod arp;
+mod announce;
 mod mirror;
 mod sys;
 mod thread;

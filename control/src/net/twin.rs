@@ -16,15 +16,20 @@ use super::sys::{Interfaces, Tap};
 /// Where the kernel makes TAPs.
 const TUN_DEVICE: &str = "/dev/net/tun";
 
-/// What a twin's IPv4 is set to (`/proc/sys/net/ipv4/conf/TWIN/`), and why.
+/// What a twin's network is set to (`/proc/sys/net/FAMILY/conf/TWIN/`), and why.
 ///
-/// The kernel takes the greater of each of the first three and `conf/all`'s, and sends
-/// redirects when either says so.
-const SYSCTLS: [(&str, &str); 4] = [
-    ("arp_ignore", "1"),     // answer for an address only on the twin that has it
-    ("arp_announce", "2"),   // ask with an address of the asked network, never with a VIP
-    ("rp_filter", "2"),      // clients may come in by another port than the route back
-    ("send_redirects", "0"), // the director is on purpose not the shortest way
+/// The kernel takes the greater of `conf/all`'s and each of `arp_ignore`, `arp_announce`,
+/// `rp_filter` and `accept_dad`, and sends redirects when either says so.
+const SYSCTLS: [(&str, &str, &str); 7] = [
+    ("ipv4", "arp_ignore", "1"), // answer for an address only on the twin that has it
+    ("ipv4", "arp_announce", "2"), // ask with an address of the asked network, never with a VIP
+    ("ipv4", "rp_filter", "2"),  // clients may come in by another port than the route back
+    ("ipv4", "send_redirects", "0"), // the director is on purpose not the shortest way
+    // Each time a link comes up, duplicate detection would keep the director from asking for
+    // its neighbours for seconds. Its addresses come from its configuration or its MAC address.
+    ("ipv6", "accept_dad", "0"),
+    ("ipv6", "keep_addr_on_down", "1"), // VIPs outlive "ip link set down", as in IPv4
+    ("ipv6", "accept_redirects", "0"),  // the mirror does not follow them
 ];
 
 /// Why a port has no kernel twin.
@@ -255,8 +260,10 @@ fn attach_error(source: io::Error, device: &Path, name: &str) -> TwinError {
 }
 
 fn set_sysctls(name: &str) {
-    for (key, value) in SYSCTLS {
-        let path = format!("/proc/sys/net/ipv4/conf/{name}/{key}");
+    // A kernel booted with ipv6.disable=1 has none of that family's.
+    let has = |family: &str| Path::new("/proc/sys/net").join(family).is_dir();
+    for (family, key, value) in SYSCTLS.into_iter().filter(|(family, ..)| has(family)) {
+        let path = format!("/proc/sys/net/{family}/conf/{name}/{key}");
         if let Err(error) = std::fs::write(&path, value) {
             tracing::warn!(
                 port = name,

@@ -5,7 +5,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
 use rtnetlink::{AddressMessageBuilder, Handle};
 
 use super::{AddressBook, AddressProblem, PROTO, Place, Present};
@@ -25,8 +27,8 @@ impl AddressBook {
         let mut added = Vec::new();
         let mut problems = Vec::new();
         for _ in 0..ROUNDS {
-            let present = match list(handle).await {
-                Ok(present) => present,
+            let present: Vec<Present> = match dump(handle).await {
+                Ok(dump) => dump.iter().filter_map(read).collect(),
                 Err(error) => {
                     problems.push(AddressProblem::NotListed(error));
                     break;
@@ -78,17 +80,14 @@ impl AddressBook {
     }
 }
 
-async fn list(handle: &Handle) -> io::Result<Vec<Present>> {
-    let mut present = Vec::new();
-    let mut messages = handle.address().get().execute();
-    while let Some(message) = messages.try_next().await.map_err(io_error)? {
-        present.extend(read(&message));
-    }
-    Ok(present)
+/// All addresses that the kernel has, of both families.
+pub(in crate::net) async fn dump(handle: &Handle) -> io::Result<Vec<AddressMessage>> {
+    let messages = handle.address().get().execute();
+    messages.try_collect().await.map_err(io_error)
 }
 
 /// The address of an RTM_NEWADDR.
-pub(super) fn read(message: &AddressMessage) -> Option<Present> {
+pub(in crate::net) fn read(message: &AddressMessage) -> Option<Present> {
     let mut local = None;
     let mut marked = false;
     for attribute in &message.attributes {
@@ -112,8 +111,23 @@ async fn put(handle: &Handle, place: Place) -> io::Result<()> {
     let mut request = handle
         .address()
         .add(place.ifindex, place.addr, place.prefix_len);
+    let message = request.message_mut();
     let proto = AddressAttribute::Protocol(AddressProtocol::Other(PROTO));
-    request.message_mut().attributes.push(proto);
+    message.attributes.push(proto);
+    if place.addr.is_ipv6() && place.is_host() {
+        // Usable at once, without asking whether another has it: after a failover the one that
+        // had it may still answer.
+        message.header.flags |= AddressHeaderFlags::Nodad;
+        // No route to it beside the local one: it is nobody's next hop.
+        let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
+        message.attributes.push(AddressAttribute::Flags(flags));
+        // Never the source of the kernel's own connections, whose answers workers would take.
+        let mut lifetime = CacheInfo::default();
+        (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, u32::MAX);
+        message
+            .attributes
+            .push(AddressAttribute::CacheInfo(lifetime));
+    }
     request.execute().await.map_err(io_error)
 }
 

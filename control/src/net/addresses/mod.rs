@@ -26,6 +26,8 @@ mod apply;
 #[cfg(test)]
 mod tests;
 
+pub(super) use apply::{dump, read as read_address};
+
 /// `IFA_PROTO` of the addresses that Weir puts: a number without a meaning to the kernel
 /// ('W'; `ip address show proto 87` of iproute2 6.3). Kernels before 5.18 forget it.
 pub(crate) const PROTO: u8 = b'W';
@@ -147,6 +149,13 @@ pub(super) struct Present {
     marked: bool,
 }
 
+impl Present {
+    /// Where it is.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+}
+
 /// What is to be done.
 #[derive(Debug, Default)]
 struct Plan {
@@ -199,6 +208,25 @@ impl AddressBook {
             .iter()
             .filter(move |place| place.ifindex == ifindex);
         here.map(|place| place.addr)
+    }
+
+    /// Whether Weir put `addr` on the interface `ifindex`.
+    pub(super) fn holds(&self, ifindex: u32, addr: IpAddr) -> bool {
+        let alone = Place {
+            ifindex,
+            addr,
+            prefix_len: prefix::bits(addr),
+        };
+        let on_port = |place: Place| (place.ifindex, place.addr) == (ifindex, addr);
+        self.ours.contains(&alone) || self.port_places().any(on_port)
+    }
+
+    /// Whether the kernel has it for services: a virtual or local address of Weir's.
+    pub(super) fn is_for_services(&self, present: Present) -> bool {
+        let place = present.place;
+        place.is_host()
+            && (present.marked || self.ours.contains(&place))
+            && !self.port_places().any(|port| port == place)
     }
 
     /// The way from what the kernel has to what is wanted.

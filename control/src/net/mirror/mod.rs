@@ -24,6 +24,7 @@ mod links;
 mod neighbours;
 mod outbox;
 mod routes;
+mod sources;
 mod task;
 
 pub(super) use task::io_error;
@@ -131,8 +132,8 @@ impl NetHandle {
         none_or(problems.await.unwrap_or_default())
     }
 
-    /// Puts these virtual and local addresses, announces those that are new on a twin by
-    /// gratuitous ARP, and takes away those of an earlier call that are not among them.
+    /// Puts these virtual and local addresses, announces those that are new on a twin (by
+    /// gratuitous ARP, or an unsolicited neighbour advertisement), and takes away those of an earlier call that are not among them.
     ///
     /// # Errors
     /// All that could not be done; everything else was.

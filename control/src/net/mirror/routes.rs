@@ -19,6 +19,7 @@ use weir_dataplane::PortId;
 use weir_dataplane::route::{Route, RouteTarget};
 
 use super::links::Links;
+use super::sources::Sources;
 use crate::prefix;
 
 /// The tables that are followed (linux/rtnetlink.h, `RT_TABLE_DEFAULT` and `RT_TABLE_MAIN`).
@@ -41,7 +42,7 @@ struct Candidate {
 }
 
 /// The routes that a whole dump of the kernel's tables comes to, by prefix.
-pub(super) fn choose(dump: &[RouteMessage], links: &Links) -> Vec<Route> {
+pub(super) fn choose(dump: &[RouteMessage], links: &Links, sources: &Sources) -> Vec<Route> {
     let mut best: HashMap<(Table, Prefix), Candidate> = HashMap::new();
     for candidate in dump.iter().filter_map(|message| read(message, links)) {
         best.entry((candidate.table, candidate.prefix))
@@ -62,7 +63,7 @@ pub(super) fn choose(dump: &[RouteMessage], links: &Links) -> Vec<Route> {
         .map(|c| Route {
             prefix: c.prefix.0,
             len: c.prefix.1,
-            target: c.target,
+            target: with_source(c.target, c.prefix.0, links, sources),
         })
         .collect();
     routes.sort_by_key(|route| (route.prefix, route.len));
@@ -109,6 +110,26 @@ fn read(message: &RouteMessage, links: &Links) -> Option<Candidate> {
         metric,
         target: target(message, links)?,
     })
+}
+
+/// The target, with an address to send from where the route itself says none.
+fn with_source(
+    mut target: RouteTarget,
+    network: IpAddr,
+    links: &Links,
+    sources: &Sources,
+) -> RouteTarget {
+    if let RouteTarget::Port {
+        port,
+        gateway,
+        source: source @ None,
+    } = &mut target
+    {
+        let near = gateway.filter(|g| g.is_ipv4() == network.is_ipv4());
+        let ifindex = links.ifindex(*port).unwrap_or_default();
+        *source = sources.pick(ifindex, near.unwrap_or(network));
+    }
+    target
 }
 
 /// An address of either family.

@@ -3,6 +3,7 @@
 //! overflow theirs.
 #![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -25,9 +26,10 @@ use weir_dataplane::route::{Hop, Route};
 use super::links::Links;
 use super::neighbours::{Ask, Asking, Neighbours};
 use super::outbox::Outbox;
+use super::sources::Sources;
 use super::{Command, NetEvent, neighbours, routes};
-use crate::net::addresses::{AddressBook, AddressProblem};
-use crate::net::arp;
+use crate::net::addresses::{self, AddressBook, AddressProblem};
+use crate::net::announce::announcement;
 use crate::net::sys::{FrameSender, Interfaces};
 use crate::net::twin::TwinInfo;
 
@@ -51,6 +53,9 @@ const ROUTES_SETTLE: Duration = Duration::from_millis(20);
 const ROUTES_SHARE: u32 = 4;
 /// How often kept neighbours that the kernel does not keep are asked for again.
 const KEEP_RETRY: Duration = Duration::from_secs(5);
+/// One announcement may be lost, or come before the switch forwards: it is repeated, once, after
+/// this long (RFC 5227 section 1.1: ANNOUNCE_NUM and ANNOUNCE_INTERVAL).
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(2);
 
 type Notifications = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
@@ -70,6 +75,8 @@ struct Task {
     routes_rest: Instant,
     book: AddressBook,
     frames: FrameSender,
+    /// Addresses to be announced once more: when, on which interface; the next first.
+    again: VecDeque<(Instant, u32, IpAddr)>,
 }
 
 /// Starts the task. See [`super::Mirror::start`].
@@ -101,6 +108,7 @@ pub(super) fn start(
         routes_rest: Instant::now(),
         book: AddressBook::new(twins, loopback),
         frames,
+        again: VecDeque::new(),
     };
     tokio::spawn(async move {
         if let Err(error) = task.run(news).await {
@@ -120,6 +128,7 @@ impl Task {
         retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let routes_due = self.routes_due.map(tokio::time::Instant::from_std);
+            let again_due = self.again.front().map(|(due, ..)| (*due).into());
             tokio::select! {
                 notification = self.notifications.next() => match notification {
                     Some((message, _)) => self.notified(message.payload).await?,
@@ -145,6 +154,7 @@ impl Task {
                 () = sleep_until(routes_due), if routes_due.is_some() => {
                     self.read_routes().await?;
                 }
+                () = sleep_until(again_due), if again_due.is_some() => self.announce_again(),
                 _ = retry.tick() => {
                     for hop in self.asking.unmanaged() {
                         self.ask(hop, Ask::Managed).await;
@@ -191,7 +201,9 @@ impl Task {
                 dump.push(route);
             }
         }
-        let routes = routes::choose(&dump, &self.links);
+        let addresses = addresses::dump(&self.handle).await?;
+        let sources = Sources::read(&addresses, &self.book);
+        let routes = routes::choose(&dump, &self.links, &sources);
         if self.routes.as_ref() != Some(&routes) {
             self.routes = Some(routes.clone());
             self.outbox.push(NetEvent::Routes(routes));
@@ -247,7 +259,8 @@ impl Task {
     /// which the kernel forgot when the link went down, are asked for again.
     async fn ready(&mut self, port: PortId) {
         if let Some(ifindex) = self.links.ifindex(port) {
-            for addr in self.book.ours_on(ifindex) {
+            let here: Vec<IpAddr> = self.book.ours_on(ifindex).collect();
+            for addr in here {
                 self.announce(ifindex, addr);
             }
         }
@@ -299,14 +312,37 @@ impl Task {
         problems
     }
 
-    /// Gratuitous ARP for an address of a twin; for one of `lo` there is no link to say it on.
-    fn announce(&self, ifindex: u32, addr: IpAddr) {
-        let (Some(mac), IpAddr::V4(addr)) = (self.links.mac(ifindex), addr) else {
-            return;
+    /// Announces an address of a twin, now and once more; for one of `lo` there is no link to
+    /// say it on.
+    fn announce(&mut self, ifindex: u32, addr: IpAddr) {
+        if self.announce_once(ifindex, addr) {
+            let due = Instant::now() + ANNOUNCE_AGAIN;
+            self.again.push_back((due, ifindex, addr));
+        }
+    }
+
+    /// Whether the interface is a twin.
+    fn announce_once(&self, ifindex: u32, addr: IpAddr) -> bool {
+        let Some(mac) = self.links.mac(ifindex) else {
+            return false;
         };
-        if let Err(error) = self.frames.send(ifindex, &arp::announcement(mac, addr)) {
+        if let Err(error) = self.frames.send(ifindex, &announcement(mac, addr)) {
             // A twin that is down: it is announced when it comes up.
-            tracing::debug!("address {addr}: not announced by gratuitous ARP: {error}");
+            tracing::debug!("address {addr}: not announced: {error}");
+        }
+        true
+    }
+
+    /// Announces a second time what was announced long enough ago and is there still.
+    fn announce_again(&mut self) {
+        let now = Instant::now();
+        while let Some(&(due, ifindex, addr)) = self.again.front()
+            && due <= now
+        {
+            self.again.pop_front();
+            if self.book.holds(ifindex, addr) {
+                self.announce_once(ifindex, addr);
+            }
         }
     }
 

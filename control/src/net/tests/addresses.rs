@@ -72,6 +72,89 @@ fn addresses_are_put_where_they_belong_and_taken_away() {
     });
 }
 
+/// An IPv6 VIP is usable at once, is preferred by nothing, makes no route, is announced twice and
+/// outlives a link that is taken down.
+#[test]
+fn ipv6_addresses_are_put_announced_and_taken_away() {
+    in_namespace("place6", || {
+        let rig = Rig::new(2, 1, 1024, AMPLE);
+        use AddressKind::{Local, Vip};
+        let addr = |text: &str| text.parse::<IpAddr>().unwrap();
+        let wanted = |kind, text| WantedAddress {
+            addr: addr(text),
+            kind,
+            port: None,
+        };
+        let shown = |interface: &str| {
+            let lines = ip(&format!("-6 -o address show dev {interface}"));
+            let kept = |line: &str| {
+                let text = line
+                    .split_whitespace()
+                    .skip(3)
+                    .collect::<Vec<_>>()
+                    .join(" ");
+                (!text.starts_with("fe80") && !text.starts_with("::1"))
+                    .then(|| text.split(" \\").next().unwrap_or_default().to_owned())
+            };
+            let mut all: Vec<String> = lines.lines().filter_map(kept).collect();
+            all.sort();
+            all
+        };
+        block_on(async {
+            let (handle, mut events) = start(&rig);
+            events.recv().await.unwrap(); // the link: its MAC address is known now
+            let own = PortAddress {
+                port: PortId(0),
+                addr: addr("2001:db8:1::1"),
+                prefix_len: 64,
+            };
+            handle.set_port_addresses(vec![own]).await.unwrap();
+            let all = vec![
+                wanted(Vip, "2001:db8:1::50"),
+                wanted(Local, "2001:db8:1::60"),
+                wanted(Vip, "2001:db8:9::1"), // in no network
+            ];
+            handle.set_addresses(all.clone()).await.unwrap();
+            let on_w0 = shown("w0");
+            assert_eq!(
+                on_w0,
+                [
+                    "2001:db8:1::1/64 scope global",
+                    "2001:db8:1::50/128 scope global nodad deprecated noprefixroute",
+                    "2001:db8:1::60/128 scope global nodad deprecated noprefixroute",
+                ]
+            );
+            assert_eq!(
+                shown("lo"),
+                ["2001:db8:9::1/128 scope global nodad deprecated noprefixroute"]
+            );
+            let heard = |mut rig: Rig| async {
+                let vip: std::net::Ipv6Addr = "2001:db8:1::50".parse().unwrap();
+                let wait = move || (rig.discovery(136, vip), rig);
+                let ((port, frame), rig) = tokio::task::spawn_blocking(wait).await.unwrap();
+                assert_eq!(port, 0);
+                assert_eq!(frame[..12], [[0x33, 0x33, 0, 0, 0, 1], mac(0).0].concat());
+                assert_eq!(frame[21], 255);
+                assert_eq!(frame[58], 0x20, "override");
+                assert_eq!(frame[78..], [&[2, 1], &mac(0).0[..]].concat());
+                rig
+            };
+            let mut rig = heard(rig).await;
+            rig = heard(rig).await; // once more
+
+            ip("link set w0 down");
+            ip("link set w0 up");
+            assert_eq!(shown("w0"), on_w0);
+            handle.set_addresses(all).await.unwrap(); // changes nothing
+            assert_eq!(shown("w0"), on_w0);
+            handle.shutdown().await;
+            assert_eq!(shown("w0"), [""; 0]);
+            assert_eq!(shown("lo"), [""; 0]);
+            drop(rig);
+        });
+    });
+}
+
 #[test]
 fn what_cannot_be_put_is_told_and_the_rest_is_done() {
     in_namespace("cannot", || {
@@ -166,8 +249,14 @@ fn after_a_crash_the_next_start_knows_its_own_addresses() {
                 wanted(Vip, [10, 9, 0, 50], None),
                 wanted(Vip, [10, 9, 0, 51], None),
                 wanted(Vip, [192, 0, 2, 1], None),
+                WantedAddress {
+                    addr: "2001:db8::50".parse().unwrap(),
+                    kind: Vip,
+                    port: Some("w0".to_owned()),
+                },
             ]
         };
+        let held6 = || ip("-6 -o address show dev w0").contains("2001:db8::50/128");
         let rig = Rig::new(1, 1, 1024, AMPLE);
         block_on(async {
             let (handle, _events) = start(&rig);
@@ -179,6 +268,7 @@ fn after_a_crash_the_next_start_knows_its_own_addresses() {
         }); // the runtime ends without a shutdown
         drop(rig);
         assert_eq!(held("w0"), ["10.9.0.1/24", "10.9.0.50/32", "10.9.0.51/32"]);
+        assert!(held6());
 
         let rig = Rig::new(1, 1, 1024, AMPLE);
         assert!(rig.twins[0].adopted());
@@ -189,9 +279,11 @@ fn after_a_crash_the_next_start_knows_its_own_addresses() {
                 .await
                 .unwrap();
             let mut fewer = both();
+            fewer.remove(3);
             fewer.remove(1); // the configuration has changed meanwhile
             handle.set_addresses(fewer).await.unwrap();
             assert_eq!(held("w0"), ["10.9.0.1/24", "10.9.0.50/32"]);
+            assert!(!held6());
             assert_eq!(held("lo"), ["192.0.2.1/32"]);
             handle.shutdown().await;
             assert_eq!(held("w0"), [""; 0]);

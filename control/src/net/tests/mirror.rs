@@ -1,4 +1,4 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tokio::sync::mpsc::Receiver;
 use weir_dataplane::route::{Route, RouteTarget};
@@ -74,17 +74,26 @@ fn routes_follow_the_kernel() {
             let lan = ("10.9.1.0/24", via(1, None, Some([10, 9, 1, 1])));
             routes(&mut events, &[wan, lan]).await;
             ip("route add default via 10.9.0.254");
-            let default = ("0.0.0.0/0", via(0, Some([10, 9, 0, 254]), None));
+            let default = (
+                "0.0.0.0/0",
+                via(0, Some([10, 9, 0, 254]), Some([10, 9, 0, 1])),
+            );
             routes(&mut events, &[default, wan, lan]).await;
             ip("route add blackhole 10.7.0.0/16");
             let hole = ("10.7.0.0/16", RouteTarget::Reject);
             routes(&mut events, &[default, hole, wan, lan]).await;
             ip("route replace default nexthop via 10.9.1.254 nexthop via 10.9.0.254");
-            let default = ("0.0.0.0/0", via(1, Some([10, 9, 1, 254]), None));
+            let default = (
+                "0.0.0.0/0",
+                via(1, Some([10, 9, 1, 254]), Some([10, 9, 1, 1])),
+            );
             routes(&mut events, &[default, hole, wan, lan]).await;
             ip("route add default via 10.9.0.253 metric 10");
             ip("route del default metric 0");
-            let default = ("0.0.0.0/0", via(0, Some([10, 9, 0, 253]), None));
+            let default = (
+                "0.0.0.0/0",
+                via(0, Some([10, 9, 0, 253]), Some([10, 9, 0, 1])),
+            );
             routes(&mut events, &[default, hole, wan, lan]).await;
             // The kernel tells nothing of the routes that go with a link.
             ip("link set w0 down");
@@ -95,6 +104,57 @@ fn routes_follow_the_kernel() {
             ip("route add 10.9.1.128/25 dev lo");
             let hidden = ("10.9.1.128/25", RouteTarget::Reject);
             routes(&mut events, &[hole, lan, hidden]).await;
+        });
+    });
+}
+
+#[test]
+fn ipv6_routes_follow_the_kernel_and_say_where_packets_come_from() {
+    in_namespace("routes6", || {
+        let rig = Rig::new(2, 1, 1024, AMPLE);
+        ip("address add 2001:db8:1::1/64 dev w0");
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        let via = |port, gateway: Option<&str>, source: &str| RouteTarget::Port {
+            port: PortId(port),
+            gateway: gateway.map(at),
+            source: Some(at(source)),
+        };
+        block_on(async {
+            let (handle, mut events) = start(&rig);
+            let wan = ("2001:db8:1::/64", via(0, None, "2001:db8:1::1"));
+            routes(&mut events, &[wan]).await;
+            ip("-6 route add default via fe80::1 dev w0");
+            let default = ("::/0", via(0, Some("fe80::1"), "2001:db8:1::1"));
+            routes(&mut events, &[default, wan]).await;
+            // An address of the way out is nearer than one of another interface.
+            ip("address add 2001:db8:2::1/64 dev w1");
+            let lan = ("2001:db8:2::/64", via(1, None, "2001:db8:2::1"));
+            routes(&mut events, &[default, wan, lan]).await;
+            ip("-6 route replace default via fe80::2 dev w1 src 2001:db8:1::1");
+            let default = ("::/0", via(1, Some("fe80::2"), "2001:db8:1::1"));
+            routes(&mut events, &[default, wan, lan]).await;
+            ip("-6 route replace default nexthop via fe80::1 dev w0 nexthop via fe80::2 dev w1");
+            let default = ("::/0", via(0, Some("fe80::1"), "2001:db8:1::1"));
+            routes(&mut events, &[default, wan, lan]).await;
+            ip("-6 route add unreachable 2001:db8:3::/48");
+            let none = ("2001:db8:3::/48", RouteTarget::Reject);
+            routes(&mut events, &[default, wan, lan, none]).await;
+            // IPv4 through an IPv6 neighbour, from an address of the other interface's.
+            ip("address add 10.9.1.1/24 dev w1");
+            ip("route add 192.0.2.0/24 via inet6 fe80::1 dev w0");
+            let lan4 = ("10.9.1.0/24", via(1, None, "10.9.1.1"));
+            let rfc8950 = ("192.0.2.0/24", via(0, Some("fe80::1"), "10.9.1.1"));
+            routes(&mut events, &[lan4, rfc8950, default, wan, lan, none]).await;
+            // A VIP makes no route, and nothing is sent from it.
+            let vip = crate::net::WantedAddress {
+                addr: at("2001:db8:1::50"),
+                kind: crate::net::AddressKind::Vip,
+                port: None,
+            };
+            handle.set_addresses(vec![vip]).await.unwrap();
+            ip("address del 2001:db8:1::1/64 dev w0");
+            let default = ("::/0", via(0, Some("fe80::1"), "2001:db8:2::1"));
+            routes(&mut events, &[lan4, rfc8950, default, lan, none]).await;
         });
     });
 }
@@ -139,6 +199,67 @@ fn a_neighbour_is_asked_for_learned_changed_and_lost() {
             ip("neigh del 10.9.0.9 dev w0");
             let lost = event(&mut events, "a loss", neighbour).await;
             assert_eq!(lost, (0, addr, None));
+        });
+    });
+}
+
+/// A neighbour advertisement of `addr` at `from` to the one who asked (RFC 4861 section 4.4).
+fn advertisement(asked: &[u8], from: Mac, addr: Ipv6Addr) -> Vec<u8> {
+    use weir_dataplane::packet::{checksum, ipv6};
+    let mut message = vec![136, 0, 0, 0, 0x60, 0, 0, 0]; // solicited, override
+    message.extend(addr.octets());
+    message.extend([2, 1]);
+    message.extend(from.0);
+    let mut addrs = [0; 32];
+    addrs[..16].copy_from_slice(&addr.octets());
+    addrs[16..].copy_from_slice(&asked[22..38]);
+    let pseudo = u32::from(ipv6::pseudo(&addrs, 58, 32));
+    let sum = checksum::fold(pseudo + u32::from(checksum::sum(&message)));
+    message[2..4].copy_from_slice(&(!sum).to_be_bytes());
+    let mut frame = [
+        &asked[6..12],
+        &from.0,
+        &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255],
+    ]
+    .concat();
+    frame.extend(addrs);
+    frame.extend(message);
+    frame
+}
+
+#[test]
+fn an_ipv6_neighbour_is_asked_for_learned_and_kept_be_it_of_one_link_only() {
+    in_namespace("neigh6", || {
+        let rig = Rig::new(1, 1, 1024, AMPLE);
+        ip("address add 2001:db8:1::1/64 dev w0");
+        let server = Mac([2, 0, 0, 0, 0, 9]);
+        block_on(async {
+            let (handle, mut events) = start(&rig);
+            let mut rig = rig;
+            for text in ["2001:db8:1::9", "fe80::9"] {
+                let addr: Ipv6Addr = text.parse().unwrap();
+                handle.keep(PortId(0), addr.into()).await;
+                let asked = tokio::task::spawn_blocking(move || {
+                    let (_, frame) = rig.discovery(135, addr);
+                    (rig, frame)
+                });
+                let asked = asked.await.unwrap();
+                rig = asked.0;
+                // To the solicited-node group, whose MAC address the port lets in.
+                assert_eq!(asked.1[..6], [0x33, 0x33, 0xff, 0, 0, 9]);
+                rig.send(0, 0, &advertisement(&asked.1, server, addr));
+                let learned = event(&mut events, "an answer", neighbour).await;
+                assert_eq!(learned, (0, addr.into(), Some(server)));
+                let shown = ip(&format!("-6 neigh show to {text}"));
+                assert!(shown.contains("managed extern_learn"), "{shown}");
+            }
+            ip("-6 neigh replace fe80::9 lladdr 02:00:00:00:00:08 dev w0 nud stale");
+            let changed = event(&mut events, "a change", neighbour).await;
+            let fe80_9 = "fe80::9".parse().unwrap();
+            assert_eq!(changed, (0, fe80_9, Some(Mac([2, 0, 0, 0, 0, 8]))));
+            ip("-6 neigh del fe80::9 dev w0");
+            let lost = event(&mut events, "a loss", neighbour).await;
+            assert_eq!(lost, (0, fe80_9, None));
         });
     });
 }

@@ -1,6 +1,7 @@
 //! Tests with a real kernel: twins in a network namespace of the test's own, rings in place of
 //! workers and a heap in place of a mempool.
 
+use std::net::Ipv6Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -185,6 +186,22 @@ impl Rig {
             is_it.then_some((port, frame))
         })
     }
+
+    /// Waits for neighbour discovery of `kind` for `addr` from the kernel's side.
+    pub(super) fn discovery(&mut self, kind: u8, addr: Ipv6Addr) -> (u8, Vec<u8>) {
+        wait_for(&format!("ICMPv6 type {kind} for {addr}"), || {
+            let (port, frame) = self.poll(0)?;
+            (neighbour_discovery(&frame) == Some((kind, addr))).then_some((port, frame))
+        })
+    }
+}
+
+/// What kind of neighbour discovery `frame` is, and for which address: 135 asks, 136 tells
+/// (RFC 4861 sections 4.3 and 4.4).
+pub(super) fn neighbour_discovery(frame: &[u8]) -> Option<(u8, Ipv6Addr)> {
+    let is_icmp = frame.len() >= 78 && frame[12..14] == [0x86, 0xdd] && frame[20] == 58;
+    let target: [u8; 16] = frame.get(62..78)?.try_into().unwrap();
+    (is_icmp && matches!(frame[54], 135 | 136)).then(|| (frame[54], target.into()))
 }
 
 /// Calls `look` until it returns something.

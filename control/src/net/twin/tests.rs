@@ -56,8 +56,8 @@ fn a_twin_has_the_ports_name_mac_mtu_and_sysctls() {
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
-        for (key, value) in SYSCTLS {
-            let path = format!("/proc/sys/net/ipv4/conf/wan0/{key}");
+        for (family, key, value) in SYSCTLS {
+            let path = format!("/proc/sys/net/{family}/conf/wan0/{key}");
             assert_eq!(
                 std::fs::read_to_string(&path).unwrap().trim(),
                 value,

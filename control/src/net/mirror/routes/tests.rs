@@ -68,7 +68,10 @@ fn chosen(dump: &[RouteMessage]) -> Vec<String> {
             },
         }
     };
-    choose(dump, &links()).iter().map(text).collect()
+    choose(dump, &links(), &Sources::default())
+        .iter()
+        .map(text)
+        .collect()
 }
 
 use RouteAttribute::{MultiPath, Oif, Priority, Table as TableId};
