@@ -309,6 +309,7 @@ fn make_workers(
             events,
             counters,
             max_connections: share(config.workers.max_connections, &steer),
+            max_connections6: share(config.workers.max_connections / IPV6_PART, &steer),
             pages: match config.workers.hugepages {
                 true => Pages::Huge,
                 false => Pages::Plain,
@@ -322,6 +323,9 @@ fn make_workers(
     }
     Ok(made)
 }
+
+/// Beside so many IPv4 connections there is room for one IPv6 connection.
+const IPV6_PART: u32 = 8;
 
 /// Each port's lanes, one for each worker in turn.
 fn worker_ports(

@@ -124,6 +124,8 @@ drop_reasons! {
     NoConnection => "no_connection",
     /// The service has no real server that may take a connection.
     NoServer => "no_server",
+    /// NAT: every server tried has a connection with the same client address and port.
+    ReplyKeyTaken => "reply_key_taken",
     /// No free local address and port for this server.
     LipExhausted => "lip_exhausted",
     /// The connection table is full and nothing could be evicted.

@@ -12,28 +12,31 @@
 //! after the other. A packet that is not forwarded ends in a [`DropReason`] or at the kernel.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-
 use crate::command::Event;
-use crate::conn::entry::NewConn;
 use crate::conn::state::{Direction, State, TimeoutSet, Way, tcp, udp};
-use crate::conn::{Conn, ConnId, Hit};
-use crate::counters::{DropReason, WorkerCounters};
+use crate::conn::{ConnId, Hit};
+use crate::counters::DropReason;
 use crate::cpu::prefetch;
-use crate::forward::fullnat;
 use crate::io::{BURST, Burst, Frame, PortQueue};
 use crate::packet::tcp::flags::{RST, SYN};
-use crate::packet::{self, Flow, Kind, be32, checksum, eth, ipv4};
+use crate::packet::{self, Flow, Key6, Kind, checksum, eth};
 use crate::route::{Hop, NeighbourId};
-use crate::sched::{Cursor, View};
-use crate::service::{Server, Service, ServiceKey, Snapshot};
 use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
 use crate::types::{CoreId, Mac, PortId, Proto, Tick};
 use crate::worker::Worker;
 
+mod aside;
+mod errands;
+mod family;
+mod odd;
+mod open;
 mod punt;
 mod reset;
 
+pub(crate) use errands::Notes;
+pub(crate) use family::{Family, Side, Sides};
+use open::{Opened, Refusal};
+pub(crate) use open::{conn_gone, redirected_keys};
 pub(crate) use punt::PuntPolicers;
 use punt::{Punt, punt_class};
 use reset::make_reset;
@@ -57,13 +60,17 @@ enum Look {
     Drop(DropReason),
     Kernel(Punt),
     Away(CoreId),
-    Flow,
+    Flow4,
+    Flow6,
+    /// A fragment, or ICMP.
+    Odd(Kind),
 }
 
 /// What the stages find out about a burst, column by column; reused for each.
 pub(crate) struct Columns {
     looks: [Look; BURST],
     flows: [Flow; BURST],
+    flows6: [Flow<Key6>; BURST],
     hashes: [u64; BURST],
     guesses: [Option<Hit>; BURST],
 }
@@ -71,8 +78,9 @@ pub(crate) struct Columns {
 impl Default for Columns {
     fn default() -> Self {
         Columns {
-            looks: [Look::Flow; BURST],
+            looks: [Look::Flow4; BURST],
             flows: [Flow::NONE; BURST],
+            flows6: [Flow::NONE6; BURST],
             hashes: [0; BURST],
             guesses: [None; BURST],
         }
@@ -115,44 +123,65 @@ impl<Q: PortQueue> Worker<Q> {
             prefetch(frame.bytes());
         }
         for (i, frame) in burst.iter_mut().enumerate() {
-            c.looks[i] = self.look(&mut c.flows[i], lane, frame, arrival);
-            if let Look::Flow = c.looks[i] {
-                c.hashes[i] = self.conns.hash(&c.flows[i].key);
+            c.looks[i] = self.look(&mut c.flows[i], &mut c.flows6[i], lane, frame, arrival);
+            match c.looks[i] {
+                Look::Flow4 => c.hashes[i] = self.sides.v4.conns.hash(&c.flows[i].key),
+                Look::Flow6 => c.hashes[i] = self.sides.v6.conns.hash(&c.flows6[i].key),
+                _ => {}
             }
         }
         // In a loop of its own: a prefetch waits for its page walk before it retires, and only
         // instructions close behind it overlap with that (1 M flows: 80 -> 70 ns a packet).
         for i in 0..burst.len() {
-            if let Look::Flow = c.looks[i] {
-                self.conns.prefetch_index(c.hashes[i]);
+            match c.looks[i] {
+                Look::Flow4 => self.sides.v4.conns.prefetch_index(c.hashes[i]),
+                Look::Flow6 => self.sides.v6.conns.prefetch_index(c.hashes[i]),
+                _ => {}
             }
         }
         let mut spilled = 0u32;
         for i in 0..burst.len() {
-            if let Look::Flow = c.looks[i] {
-                c.guesses[i] = self.conns.guess(c.hashes[i]);
-                spilled |= u32::from(c.guesses[i].is_none()) << i;
-            }
+            c.guesses[i] = match c.looks[i] {
+                Look::Flow4 => self.sides.v4.conns.guess(c.hashes[i]),
+                Look::Flow6 => self.sides.v6.conns.guess(c.hashes[i]),
+                _ => continue,
+            };
+            spilled |= u32::from(c.guesses[i].is_none()) << i;
         }
         while spilled != 0 {
             let i = spilled.trailing_zeros() as usize;
-            c.guesses[i] = self.conns.guess_spilled(c.hashes[i]);
+            c.guesses[i] = match c.looks[i] {
+                Look::Flow6 => self.sides.v6.conns.guess_spilled(c.hashes[i]),
+                _ => self.sides.v4.conns.guess_spilled(c.hashes[i]),
+            };
             spilled &= spilled - 1;
         }
         for (i, frame) in burst.into_iter().enumerate() {
+            let (hash, guess) = (c.hashes[i], c.guesses[i]);
             match c.looks[i] {
-                Look::Flow => {
-                    let flow = &c.flows[i];
-                    let hit = match c.guesses[i] {
-                        Some(hit) if self.conns.is(hit, &flow.key) => Some(hit),
-                        _ => self.conns.lookup(c.hashes[i], &flow.key),
-                    };
-                    self.conclude(lane, frame, flow, hit, arrival, now);
+                Look::Flow4 => {
+                    let hit = self.confirm(guess, hash, &c.flows[i].key);
+                    self.conclude(lane, frame, &c.flows[i], hit, arrival, now);
+                }
+                Look::Flow6 => {
+                    let hit = self.confirm(guess, hash, &c.flows6[i].key);
+                    self.conclude(lane, frame, &c.flows6[i], hit, arrival, now);
                 }
                 Look::Drop(reason) => self.counters.dropped(reason),
                 Look::Kernel(class) => self.punt(lane, frame, class, now),
                 Look::Away(core) => self.away(core, lane, frame),
+                Look::Odd(kind) => self.odd(lane, frame, kind, arrival, now),
             }
+        }
+    }
+
+    /// What came before in the burst may have changed the table: a guess is looked at again.
+    #[inline(always)]
+    fn confirm<K: Family>(&self, guess: Option<Hit>, hash: u64, key: &K) -> Option<Hit> {
+        let conns = &K::side(&self.sides).conns;
+        match guess {
+            Some(hit) if conns.is(hit, key) => Some(hit),
+            _ => conns.lookup(hash, key),
         }
     }
 
@@ -161,6 +190,7 @@ impl<Q: PortQueue> Worker<Q> {
     fn look(
         &mut self,
         flow: &mut Flow,
+        flow6: &mut Flow<Key6>,
         lane: usize,
         frame: &mut Q::Frame,
         arrival: Arrival,
@@ -171,7 +201,7 @@ impl<Q: PortQueue> Worker<Q> {
             return Look::Drop(DropReason::BadIpChecksum);
         }
         let bytes = frame.bytes();
-        let kind = match packet::parse_into(flow, bytes, offload.l3_good) {
+        let kind = match packet::parse_into(flow, flow6, bytes, offload.l3_good) {
             Ok(kind) => kind,
             Err(reason) => return Look::Drop(reason),
         };
@@ -182,99 +212,138 @@ impl<Q: PortQueue> Worker<Q> {
                 false => Look::Drop(DropReason::NotOurMac),
             };
         }
-        match kind {
-            Kind::Flow => {}
-            Kind::Fragment => return self.look_at_fragment(frame),
-            Kind::Other => return Look::Kernel(punt_class(frame.bytes())),
-        }
+        let (look, proto, l4, ip_len) = match kind {
+            Kind::Flow4 => (Look::Flow4, flow.key.proto, flow.l4, flow.ip_len),
+            Kind::Flow6 => (Look::Flow6, flow6.key.proto, flow6.l4, flow6.ip_len),
+            Kind::Other => return Look::Kernel(punt_class(bytes)),
+            odd => return Look::Odd(odd),
+        };
         if offload.l4_bad {
             return Look::Drop(DropReason::BadL4Checksum);
         }
         if port.fill_checksums || offload.l4_partial {
-            let end = eth::HEADER_LEN + usize::from(flow.ip_len);
-            let (proto, l4) = (flow.key.proto, usize::from(flow.l4));
+            let (l4, end) = (usize::from(l4), eth::HEADER_LEN + usize::from(ip_len));
             if checksum::complete_partial(frame.bytes_mut(), proto, l4, end) {
                 self.counters.checksums_filled.add(1);
             }
         }
         if arrival == Arrival::Wire && port.alignment == Alignment::Unaligned {
-            let owner = self.owner(flow);
+            let owner = match kind {
+                Kind::Flow4 => self.steer.owner(&flow.key),
+                _ => self.steer.owner(&flow6.key),
+            };
             if owner != self.steer.me() {
                 return Look::Away(owner);
             }
         }
-        Look::Flow
-    }
-
-    #[cold]
-    fn look_at_fragment(&self, frame: &Q::Frame) -> Look {
-        let dst = be32(frame.bytes(), ipv4::DST_AT);
-        let used = self.snapshot.address_use(Ipv4Addr::from(dst).into());
-        match used.vip || used.local {
-            true => Look::Drop(DropReason::Fragment),
-            false => Look::Kernel(punt_class(frame.bytes())),
-        }
-    }
-
-    #[inline]
-    fn owner(&self, flow: &Flow) -> CoreId {
-        let k = &flow.key;
-        self.steer.owner4(k.src(), k.dst(), k.sport(), k.dport())
+        look
     }
 
     /// Stage three: the connection, old or new, and the packet on its way.
     #[inline]
-    fn conclude(
+    fn conclude<K: Family>(
         &mut self,
         lane: usize,
         frame: Q::Frame,
-        flow: &Flow,
+        flow: &Flow<K>,
         hit: Option<Hit>,
         arrival: Arrival,
         now: Tick,
     ) {
-        let hit = match hit {
-            Some(hit) if !self.is_reuse(hit, flow) => hit,
-            other => {
-                // On an aligned port a miss may still be a packet that strayed.
-                let owner = self.owner(flow);
-                if other.is_none() && arrival == Arrival::Wire && owner != self.steer.me() {
-                    return self.away(owner, lane, frame);
-                }
-                if let Some(old) = other {
-                    self.close(old.id);
-                    self.counters.conns_reused.add(1);
-                }
-                match self.open(flow, now) {
-                    Ok(id) => Hit {
-                        id,
-                        dir: Direction::Inbound,
-                    },
-                    Err(Refusal::Drop(reason)) => return self.counters.dropped(reason),
-                    Err(Refusal::Kernel) => {
-                        let class = punt_class(frame.bytes());
-                        return self.punt(lane, frame, class, now);
-                    }
-                    Err(Refusal::NoConnection) => return self.refuse(lane, frame, flow, now),
-                }
-            }
-        };
+        match hit {
+            Some(hit) if !self.is_reuse(hit, flow) => self.carry(lane, frame, flow, hit, now),
+            other => self.without_conn(lane, frame, flow, other, arrival, now),
+        }
+    }
+
+    /// A packet with a connection.
+    #[inline]
+    fn carry<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<K>,
+        hit: Hit,
+        now: Tick,
+    ) {
+        if K::side(&self.sides).conns.get(hit.id).is_aside() {
+            return self.aside(lane, frame, flow, hit, now);
+        }
         if flow.ttl <= 1 {
-            return self.counters.dropped(DropReason::TtlExpired);
+            return self.ttl_expired(lane, frame, now);
         }
         // Apart for each direction: on a two-armed director a port sees only one of them.
         match hit.dir {
-            Direction::Inbound => self.forward::<INBOUND>(frame, flow, hit.id, now),
-            Direction::Outbound => self.forward::<OUTBOUND>(frame, flow, hit.id, now),
+            Direction::Inbound => self.forward::<K, INBOUND>(lane, frame, flow, hit.id, now),
+            Direction::Outbound => self.forward::<K, OUTBOUND>(lane, frame, flow, hit.id, now),
+        }
+    }
+
+    /// A packet without a connection: it belongs elsewhere, or opens one, or nothing is there
+    /// for it. `closing` is what a new SYN takes the place of.
+    #[cold]
+    fn without_conn<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<K>,
+        closing: Option<Hit>,
+        arrival: Arrival,
+        now: Tick,
+    ) {
+        // On an aligned port a miss may still be a packet that strayed.
+        let owner = self.steer.owner(&flow.key);
+        if closing.is_none() && arrival == Arrival::Wire && owner != self.steer.me() {
+            return self.away(owner, lane, frame);
+        }
+        if let Some(old) = closing {
+            self.close::<K>(old.id);
+            self.counters.conns_reused.add(1);
+        } else if let Some((flow, hit)) = self.find_translated(flow) {
+            return self.conclude(lane, frame, &flow, Some(hit), Arrival::Handed, now);
+        } else if self.snapshot.address_use(flow.key.source().ip()).vip {
+            return self.answer_past_us(lane, frame, flow, arrival, now);
+        }
+        let opened = self.open(flow, 0, now);
+        self.go_on(lane, frame, flow, opened, now);
+    }
+
+    /// The packet that opened a connection, or did not.
+    fn go_on<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<K>,
+        opened: Result<Opened, Refusal>,
+        now: Tick,
+    ) {
+        let dir = Direction::Inbound;
+        match opened {
+            Ok(Opened::Same(id)) => self.carry(lane, frame, flow, Hit { id, dir }, now),
+            Ok(Opened::Translated(id)) => {
+                let flow = flow.with_key(flow.key.widened());
+                self.carry(lane, frame, &flow, Hit { id, dir }, now);
+            }
+            Err(Refusal::Drop(reason)) => self.counters.dropped(reason),
+            Err(Refusal::Kernel) => {
+                let class = punt_class(frame.bytes());
+                self.punt(lane, frame, class, now);
+            }
+            Err(Refusal::NoConnection) => self.refuse(lane, frame, flow, now),
+            Err(Refusal::Ask(owner, message)) => {
+                let port = self.lanes[lane].port.id;
+                self.send_errand(owner, message, Some((port, frame)));
+            }
         }
     }
 
     /// A packet of a connection that stands: state, counters, rewrite, next hop, out.
     #[inline(always)]
-    fn forward<const DIR: bool>(
+    fn forward<K: Family, const DIR: bool>(
         &mut self,
+        lane: usize,
         mut frame: Q::Frame,
-        flow: &Flow,
+        flow: &Flow<K>,
         id: ConnId,
         now: Tick,
     ) {
@@ -283,48 +352,76 @@ impl<Q: PortQueue> Worker<Q> {
         } else {
             Direction::Outbound
         };
-        let conn = self.conns.get_mut(id);
+        let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
+        K::rewrite(frame.bytes_mut(), flow, conn, dir);
+        let way = if DIR == INBOUND {
+            Way::Input
+        } else {
+            Way::Output
+        };
+        self.account::<K, DIR>(flow, id, way, now);
+        self.send_on::<K, DIR>(lane, frame, id, now);
+    }
+
+    /// What a packet means for its connection and its server's counters.
+    #[inline(always)]
+    fn account<K: Family, const DIR: bool>(
+        &mut self,
+        flow: &Flow<K>,
+        id: ConnId,
+        way: Way,
+        now: Tick,
+    ) {
+        let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
         let before = conn.state();
-        let after = match flow.key.proto {
-            Proto::Tcp => tcp::next(before, Way::of(dir, false), flow.tcp_flags, false),
+        let after = match flow.key.proto() {
+            Proto::Tcp => tcp::next(before, way, flow.says, false),
             Proto::Udp => udp::next(),
         };
-        conn.lasts(
-            self.snapshot.timeouts.get(TimeoutSet::default()).of(after),
-            now,
-        );
+        let timeouts = self.snapshot.timeouts.get(TimeoutSet::default());
+        conn.lasts(timeouts.of(after), now);
         if DIR == INBOUND {
             conn.in_packets = conn.in_packets.saturating_add(1);
         }
-        let bytes = frame.bytes_mut();
-        fullnat::rewrite(bytes, flow, conn, dir);
-        let server = conn.server_id();
+        if let Some(cells) = self.counters.servers.get(conn.server_id()) {
+            let (packets, octets) = if DIR == INBOUND {
+                (&cells.in_packets, &cells.in_bytes)
+            } else {
+                (&cells.out_packets, &cells.out_bytes)
+            };
+            packets.add(1);
+            octets.add(u64::from(flow.ip_len));
+        }
+        if before != after {
+            self.change_state::<K>(id, after);
+        }
+    }
+
+    /// Sends a finished packet to its next hop: the server's or the client's.
+    #[inline(always)]
+    fn send_on<K: Family, const DIR: bool>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        id: ConnId,
+        now: Tick,
+    ) {
+        let conn = K::side(&self.sides).conns.get(id);
         let (hop, epoch) = if DIR == INBOUND {
-            match self.server_hops.get(server.0 as usize) {
+            match self.server_hops.get(conn.server_id().0 as usize) {
                 Some(s) => (s.hop, s.epoch),
                 None => (NeighbourId::NONE, 0),
             }
         } else {
             (conn.client_hop, conn.route_epoch)
         };
-        if let Some(cells) = self.counters.servers.get(server) {
-            let (packets, octets) = match dir {
-                Direction::Inbound => (&cells.in_packets, &cells.in_bytes),
-                Direction::Outbound => (&cells.out_packets, &cells.out_bytes),
-            };
-            packets.add(1);
-            octets.add(u64::from(flow.ip_len));
-        }
-        if before != after {
-            self.change_state(id, after);
-        }
         if epoch == self.fib.epoch
             && let Some((port, mac)) = self.neighbours.get(hop)
         {
-            return self.output(port, mac, frame);
+            return self.output(lane, port, mac, frame);
         }
-        match self.find_hop(Hit { id, dir }) {
-            Ok(Next::Known(port, mac)) => self.output(port, mac, frame),
+        match self.find_hop::<K, DIR>(id) {
+            Ok(Next::Known(port, mac)) => self.output(lane, port, mac, frame),
             Ok(Next::Ask(hop)) => self.park(hop, frame, now),
             Err(reason) => self.counters.dropped(reason),
         }
@@ -333,18 +430,19 @@ impl<Q: PortQueue> Worker<Q> {
     /// Whether a new SYN meets the closing connection of the client's last use of its port: then
     /// a new one opens without delay (IPVS's conn_reuse_mode 1).
     #[inline]
-    fn is_reuse(&self, hit: Hit, flow: &Flow) -> bool {
-        flow.tcp_flags & (SYN | RST) == SYN
+    fn is_reuse<K: Family>(&self, hit: Hit, flow: &Flow<K>) -> bool {
+        flow.says & (SYN | RST) == SYN
             && hit.dir == Direction::Inbound
-            && self.conns.get(hit.id).state().is_closing()
+            && K::side(&self.sides).conns.get(hit.id).state().is_closing()
     }
 
     /// Moves a connection to another state, in the table and in the server's gauges.
     #[inline(never)]
-    fn change_state(&mut self, id: ConnId, after: State) {
-        let conn = self.conns.get(id);
+    fn change_state<K: Family>(&mut self, id: ConnId, after: State) {
+        let conns = &mut K::side_mut(&mut self.sides).conns;
+        let conn = conns.get(id);
         let (before, server) = (conn.state(), conn.server_id());
-        self.conns.set_state(id, after);
+        conns.set_state(id, after);
         if before.is_active() != after.is_active()
             && let Some(cells) = self.counters.servers.get(server)
         {
@@ -359,43 +457,44 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Looks the next hop up, and keeps it where the next packet looks first.
     #[cold]
-    fn find_hop(&mut self, hit: Hit) -> Result<Next, DropReason> {
-        let conn = self.conns.get(hit.id);
-        let towards = match hit.dir {
-            Direction::Inbound => conn.server(),
-            Direction::Outbound => conn.client(),
+    fn find_hop<K: Family, const DIR: bool>(&mut self, id: ConnId) -> Result<Next, DropReason> {
+        let conn = K::side(&self.sides).conns.get(id);
+        let towards = if DIR == INBOUND {
+            match self.snapshot.server(conn.server_id()) {
+                Some(server) => server.address.ip(), // of a tunnel, its far end
+                None => conn.server().ip(),
+            }
+        } else {
+            conn.client().ip()
         };
-        let way = self.fib.lookup(IpAddr::V4(*towards.ip()));
-        let hop = way.ok_or(DropReason::NoRoute)?.hop;
-        let Some(id) = self.neighbours.find(hop) else {
-            return Ok(Next::Ask(hop));
+        let way = self.fib.lookup(towards).ok_or(DropReason::NoRoute)?;
+        let Some(hop) = self.neighbours.find(way.hop) else {
+            return Ok(Next::Ask(way.hop));
         };
         let epoch = self.fib.epoch;
-        match hit.dir {
-            Direction::Inbound => {
-                let server = self.conns.get(hit.id).server_id();
-                if let Some(s) = self.server_hops.get_mut(server.0 as usize) {
-                    (s.hop, s.epoch) = (id, epoch);
-                }
+        if DIR == INBOUND {
+            let server = conn.server_id();
+            if let Some(s) = self.server_hops.get_mut(server.0 as usize) {
+                (s.hop, s.epoch, s.source) = (hop, epoch, way.source);
             }
-            Direction::Outbound => {
-                let conn = self.conns.get_mut(hit.id);
-                (conn.client_hop, conn.route_epoch) = (id, epoch);
-            }
+        } else {
+            let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
+            (conn.client_hop, conn.route_epoch) = (hop, epoch);
         }
-        Ok(match self.neighbours.get(id) {
+        Ok(match self.neighbours.get(hop) {
             Some((port, mac)) => Next::Known(port, mac),
-            None => Next::Ask(hop),
+            None => Next::Ask(way.hop),
         })
     }
 
     #[inline]
-    fn output(&mut self, port: PortId, mac: Mac, mut frame: Q::Frame) {
+    fn output(&mut self, from: usize, port: PortId, mac: Mac, mut frame: Q::Frame) {
         let lane = usize::from(port.0);
         let port = &self.lanes[lane].port;
         let bytes = frame.bytes_mut();
         if bytes.len() > eth::HEADER_LEN + usize::from(port.mtu) {
-            return self.counters.dropped(DropReason::TooBig);
+            let mtu = port.mtu;
+            return self.too_big(from, frame, mtu);
         }
         eth::set_macs(bytes, mac, port.mac);
         self.transmit(lane, frame);
@@ -422,90 +521,14 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// Opens the connection that a packet without one asks for.
-    #[cold]
-    fn open(&mut self, flow: &Flow, now: Tick) -> Result<ConnId, Refusal> {
-        let service = wanted_service(&self.snapshot, flow)?;
-        let k = &flow.key;
-        if ipv4::bad_source(k.src()) {
-            return Err(DropReason::BadSource.into());
-        }
-        if k.source() == k.destination()
-            || self.snapshot.address_use(IpAddr::V4(*k.source().ip())).vip
-        {
-            return Err(DropReason::Land.into());
-        }
-        let ticks = self
-            .snapshot
-            .timeouts
-            .get(TimeoutSet::default())
-            .of(State::None);
-        let (server, address) = pick_server(&self.snapshot, service, flow, &mut self.cursors)?;
-        let (steer, conns) = (&self.steer, &self.conns);
-        let leased = self
-            .local_ports
-            .lease(
-                steer,
-                conns,
-                k.proto,
-                server.id,
-                address,
-                &service.local_addresses.v4,
-            )
-            .ok_or(DropReason::LipExhausted)?;
-        let new = NewConn {
-            proto: k.proto,
-            client: k.source(),
-            virtual_: k.destination(),
-            local: leased.local,
-            server: address,
-            server_id: server.id,
-            mode: server.forward,
-        };
-        if let Some(closing) = leased.early {
-            self.close(closing);
-            self.counters.lip_early_reuse.add(1);
-        }
-        let id = self.insert(&new, ticks, now)?;
-        self.counters.conns_opened.add(1);
-        self.counters.conns.set(u64::from(self.conns.len()));
-        if let Some(cells) = self.counters.servers.get(new.server_id) {
-            cells.conns.add(1);
-            cells.inactive.add(1); // state NONE; the packet makes it active
-        }
-        Ok(id)
-    }
-
-    /// Inserts a connection, in the place of another one if the table is full.
-    fn insert(&mut self, new: &NewConn, ticks: u32, now: Tick) -> Result<ConnId, DropReason> {
-        if let Ok(inserted) = self.conns.insert(new, ticks, now) {
-            return Ok(inserted.0);
-        }
-        let victim = self.conns.victim(now).ok_or(DropReason::ConnTableFull)?;
-        self.close(victim);
-        self.counters.conns_evicted.add(1);
-        self.conns
-            .insert(new, ticks, now)
-            .map(|i| i.0)
-            .map_err(|_| DropReason::ConnTableFull)
-    }
-
-    /// Forgets a connection before its time.
-    fn close(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.remove(id) {
-            server_gone(&self.counters, &conn);
-            self.counters.conns.set(u64::from(self.conns.len()));
-        }
-    }
-
     /// Answers TCP without a connection by a reset, sent back to where it came from; drops the
     /// rest.
     #[cold]
-    fn refuse(&mut self, lane: usize, mut frame: Q::Frame, flow: &Flow, now: Tick) {
+    fn refuse<K: Family>(&mut self, lane: usize, mut frame: Q::Frame, flow: &Flow<K>, now: Tick) {
         self.counters.dropped(DropReason::NoConnection);
-        let wants_reset = flow.key.proto == Proto::Tcp
-            && flow.tcp_flags & RST == 0
-            && !ipv4::bad_source(flow.key.src());
+        let wants_reset = flow.key.proto() == Proto::Tcp
+            && flow.says & RST == 0
+            && !open::bad_source(flow.key.source());
         if wants_reset && self.answers.admit(now) {
             let mac = self.lanes[lane].port.mac;
             if make_reset(&mut frame, flow, mac) {
@@ -539,83 +562,5 @@ impl<Q: PortQueue> Worker<Q> {
             Ok(()) => self.counters.to_kernel.add(1),
             Err(_) => self.counters.dropped(DropReason::KernelFull),
         }
-    }
-}
-
-/// Why a packet opens no connection.
-enum Refusal {
-    Drop(DropReason),
-    /// Not for an address of Weir's.
-    Kernel,
-    /// For an address of Weir's, but nothing is there.
-    NoConnection,
-}
-
-impl From<DropReason> for Refusal {
-    fn from(reason: DropReason) -> Self {
-        Refusal::Drop(reason)
-    }
-}
-
-/// The service that a packet without a connection may open one to. For TCP only a SYN opens.
-fn wanted_service<'a>(snapshot: &'a Snapshot, flow: &Flow) -> Result<&'a Service, Refusal> {
-    let to = flow.key.destination();
-    let used = snapshot.address_use(IpAddr::V4(*to.ip()));
-    if !used.vip && !used.local {
-        return Err(Refusal::Kernel);
-    }
-    let key = ServiceKey {
-        proto: flow.key.proto,
-        vip: IpAddr::V4(*to.ip()),
-        port: to.port(),
-    };
-    let service = snapshot.lookup(key).ok_or(Refusal::NoConnection)?;
-    let opens = flow.key.proto == Proto::Udp || tcp::opens(flow.tcp_flags, false);
-    if opens {
-        Ok(service)
-    } else {
-        Err(Refusal::NoConnection)
-    }
-}
-
-/// The server for a new connection, at the port that it is to be reached on.
-fn pick_server(
-    snapshot: &Snapshot,
-    service: &Service,
-    flow: &Flow,
-    cursors: &mut [Cursor],
-) -> Result<(Server, SocketAddrV4), DropReason> {
-    let cursor = cursors
-        .get_mut(service.id.0 as usize)
-        .ok_or(DropReason::NoServer)?;
-    let view = View {
-        servers: &service.servers,
-        generation: snapshot.generation,
-    };
-    let at = service
-        .scheduler
-        .pick(view, cursor)
-        .ok_or(DropReason::NoServer)?;
-    let server = service.servers.get(at).and_then(|c| snapshot.server(c.id));
-    let server = *server.ok_or(DropReason::NoServer)?;
-    let SocketAddr::V4(mut address) = server.address else {
-        return Err(DropReason::NoServer);
-    };
-    if address.port() == 0 {
-        // A server of an every-port service gets the port that the client asked for.
-        address.set_port(flow.key.dport());
-    }
-    Ok((server, address))
-}
-
-/// Takes a connection that is gone out of its server's gauges.
-pub(crate) fn server_gone(counters: &WorkerCounters, conn: &Conn) {
-    if let Some(cells) = counters.servers.get(conn.server_id()) {
-        let gauge = if conn.state().is_active() {
-            &cells.active
-        } else {
-            &cells.inactive
-        };
-        gauge.sub(1);
     }
 }

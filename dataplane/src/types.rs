@@ -34,6 +34,19 @@ pub enum Proto {
     Udp = 17,
 }
 
+impl Proto {
+    /// The protocol of this IP protocol number.
+    #[inline]
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Proto> {
+        match number {
+            6 => Some(Proto::Tcp),
+            17 => Some(Proto::Udp),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Proto {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -5,23 +5,27 @@
 //! a seed replays everything. What happens to a packet is in [`crate::pipeline`].
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use rtrb::{Consumer, Producer};
 
 use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
-use crate::conn::{ConnTable, Pages};
+use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
 use crate::io::{BURST, Burst, Frame, PortQueue};
-use crate::lip::{LocalPorts, UselessKey};
-use crate::packet::eth;
-use crate::pipeline::{Arrival, Columns, server_gone};
+use crate::lip::LocalPorts;
+use crate::packet::ids::IpIds;
+use crate::packet::{Key, Key4, Key6, eth};
+use crate::pipeline::{Arrival, Columns, Family, Notes, Side, Sides, conn_gone, redirected_keys};
 use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking};
 use crate::sched::Cursor;
 use crate::service::Snapshot;
-use crate::steer::{Alignment, Handoff, HandoffKind, KernelEnd, Links, Steer, transmitter};
+use crate::steer::{
+    Alignment, Handoff, HandoffKind, KernelEnd, Links, Steer, UselessKey, transmitter,
+};
 use crate::types::{CoreId, Mac, PortId, Tick};
 
 /// Commands taken in one turn: an operator's question never delays packets for long.
@@ -29,6 +33,8 @@ const COMMANDS_A_TURN: usize = 4;
 /// Timer records looked at in one turn. A turn of 32 packets opens 32 connections at most, each
 /// with one record (and a second when it closes), so this keeps up with any rate.
 const TIMERS_A_TURN: usize = 64;
+/// What a redirect lasts longer than any connection without packets.
+const REDIRECT_GRACE: u32 = Tick::seconds(64);
 /// Resets and other answers that one worker makes in a second.
 const ANSWERS_A_SECOND: u32 = 10_000;
 
@@ -69,8 +75,10 @@ pub struct Setup<Q: PortQueue> {
     pub events: Producer<Event>,
     /// The worker writes, control reads.
     pub counters: Arc<WorkerCounters>,
-    /// Connections that fit the table.
+    /// IPv4 connections that fit the table.
     pub max_connections: u32,
+    /// The same for IPv6, those between families included.
+    pub max_connections6: u32,
     /// What pages the table may lie on.
     pub pages: Pages,
     /// Key of the table's hash, random at each start.
@@ -121,19 +129,20 @@ pub(crate) struct Lane<Q: PortQueue> {
 pub(crate) struct ServerHop {
     pub(crate) hop: NeighbourId,
     pub(crate) epoch: u16,
+    /// The director's own address on the way there.
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// One core's share of the appliance.
 pub struct Worker<Q: PortQueue> {
     pub(crate) lanes: Vec<Lane<Q>>,
     pub(crate) steer: Steer,
-    links: Links<Q::Frame>,
+    pub(crate) links: Links<Q::Frame>,
     /// Frames for other workers, by core, until a burst of them or the turn's end.
     aside: Vec<ArrayVec<Handoff<Q::Frame>, BURST>>,
     pub(crate) kernel: KernelEnd<Q::Frame>,
     pub(crate) counters: Arc<WorkerCounters>,
-    pub(crate) conns: ConnTable,
-    pub(crate) local_ports: LocalPorts,
+    pub(crate) sides: Sides,
     pub(crate) snapshot: Arc<Snapshot>,
     /// Scheduler cursors, by service id.
     pub(crate) cursors: Vec<Cursor>,
@@ -144,6 +153,10 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) parking: Parking<Q::Frame>,
     pub(crate) punt: crate::pipeline::PuntPolicers,
     pub(crate) answers: Policer,
+    /// How long a redirect lasts: longer than any connection without packets.
+    pub(crate) redirect_ticks: u32,
+    /// Identifications for datagrams of the director's own.
+    pub(crate) ids: IpIds,
     /// Always there between bursts.
     pub(crate) columns: Option<Box<Columns>>,
     commands: Consumer<Command>,
@@ -171,19 +184,17 @@ impl<Q: PortQueue> Worker<Q> {
             let (counters, ports) = (counters.ports.len(), ports.len());
             return Err(SetupError::Counters { counters, ports });
         }
-        let connections = setup.max_connections;
-        let conns = ConnTable::new(connections, setup.pages, setup.secret, setup.now).map_err(
-            |source| SetupError::Memory {
-                connections,
-                source,
-            },
-        )?;
-        let local_ports = LocalPorts::new(&steer, setup.secret[0])?;
+        let (pages, secret, now) = (setup.pages, setup.secret, setup.now);
+        let sides = Sides {
+            v4: side(&steer, setup.max_connections, pages, secret, now)?,
+            v6: side(&steer, setup.max_connections6, pages, secret, now)?,
+        };
         let lane = |port| Lane {
             port,
             out: Burst::new(),
             inbox: Burst::new(),
         };
+        let ids = IpIds::new(steer.me(), steer.workers(), secret[1] as u32);
         let mut worker = Worker {
             lanes: ports.into_iter().map(lane).collect(),
             steer,
@@ -191,8 +202,7 @@ impl<Q: PortQueue> Worker<Q> {
             links,
             kernel,
             counters,
-            conns,
-            local_ports,
+            sides,
             snapshot: Snapshot::empty(),
             cursors: Vec::new(),
             fib: setup.fib,
@@ -201,6 +211,8 @@ impl<Q: PortQueue> Worker<Q> {
             parking: Parking::default(),
             punt: crate::pipeline::PuntPolicers::new(setup.now),
             answers: Policer::new(ANSWERS_A_SECOND, setup.now),
+            redirect_ticks: 0,
+            ids,
             columns: Some(Box::default()),
             commands,
             events,
@@ -215,6 +227,7 @@ impl<Q: PortQueue> Worker<Q> {
     pub fn poll_once(&mut self, now: Tick) -> usize {
         let mut work = self.take_commands(now);
         work += self.take_handoffs(now);
+        work += self.take_errands(now);
         work += self.take_from_kernel();
         for lane in 0..self.lanes.len() {
             work += self.receive(lane, now);
@@ -241,10 +254,16 @@ impl<Q: PortQueue> Worker<Q> {
         self.stopped
     }
 
-    /// Connections of this worker.
+    /// IPv4 connections of this worker.
     #[must_use]
     pub fn conns(&self) -> &ConnTable {
-        &self.conns
+        &self.sides.v4.conns
+    }
+
+    /// Its IPv6 connections, those between families included.
+    #[must_use]
+    pub fn conns6(&self) -> &ConnTable<Key6> {
+        &self.sides.v6.conns
     }
 
     fn receive(&mut self, lane: usize, now: Tick) -> usize {
@@ -395,16 +414,11 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Lets connections run out, a few at a time, and frames that waited too long.
     fn expire(&mut self, now: Tick) -> usize {
-        let counters = &self.counters;
-        let mut expired = 0;
-        let looked = self.conns.expire(now, TIMERS_A_TURN, |conn| {
-            expired += 1;
-            server_gone(counters, conn);
-        });
-        if expired > 0 {
-            counters.conns_expired.add(expired);
-            counters.conns.set(u64::from(self.conns.len()));
+        let mut looked = 0;
+        for family in [expire_in::<Q, Key4>, expire_in::<Q, Key6>] {
+            looked += family(self, now);
         }
+        let counters = &self.counters;
         while self.parking.expire(now).is_some() {
             counters.dropped(DropReason::NeighbourUnresolved);
             counters.parked.set(self.parking.len() as u64);
@@ -465,9 +479,11 @@ impl<Q: PortQueue> Worker<Q> {
         let unknown = ServerHop {
             hop: NeighbourId::NONE,
             epoch: self.fib.epoch.wrapping_sub(1),
+            source: None,
         };
         self.server_hops.clear();
         self.server_hops.resize(servers, unknown);
+        self.redirect_ticks = snapshot.timeouts.longest() + REDIRECT_GRACE;
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -495,27 +511,21 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
+    /// Fills a page of connections, IPv4 first: the cursor's highest bit says IPv6.
     fn fill(&self, page: &mut ConnPage, now: Tick) {
         page.core = self.steer.me();
-        let found = &mut page.found;
-        let next = self.conns.page(page.cursor, page.scan, |_, c| {
-            if found.len() == found.capacity() {
-                return false;
-            }
-            found.push(ConnView {
-                proto: c.proto(),
-                client: c.client().into(),
-                virtual_: c.virtual_().into(),
-                local: c.local().into(),
-                server: c.server().into(),
-                server_id: c.server_id(),
-                state: c.state(),
-                expires: c.deadline().since(now),
-                age: now.since(c.created()),
-                in_packets: c.in_packets,
-            });
-            true
-        });
+        let (sides, found) = (&self.sides, &mut page.found);
+        let mut next = Some(page.cursor);
+        if page.cursor & IPV6_PAGE == 0 {
+            let (at, conns) = (page.cursor, &sides.v4.conns);
+            let left = conns.page(at, page.scan, |_, c| list(found, c, now));
+            next = Some(left.unwrap_or(IPV6_PAGE));
+        }
+        if let Some(cursor) = next.filter(|cursor| cursor & IPV6_PAGE != 0) {
+            let (at, conns) = (cursor & !IPV6_PAGE, &sides.v6.conns);
+            let left = conns.page(at, page.scan, |_, c| list(found, c, now));
+            next = left.map(|at| at | IPV6_PAGE);
+        }
         page.done = next.is_none();
         page.cursor = next.unwrap_or(page.cursor);
     }
@@ -529,4 +539,75 @@ impl<Q: PortQueue> Worker<Q> {
         self.counters.parked.set(0);
         self.stopped = true;
     }
+}
+
+/// In a page's cursor: the IPv4 connections are through.
+const IPV6_PAGE: u32 = 1 << 31;
+
+fn side<K: Key>(
+    steer: &Steer,
+    connections: u32,
+    pages: Pages,
+    secret: [u64; 4],
+    now: Tick,
+) -> Result<Side<K>, SetupError> {
+    let conns = ConnTable::new(connections, pages, secret, now);
+    let conns = conns.map_err(|source| SetupError::Memory {
+        connections,
+        source,
+    })?;
+    let local_ports = LocalPorts::new(steer, secret[0])?;
+    Ok(Side { conns, local_ports })
+}
+
+/// Lets connections of one family run out.
+fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usize {
+    let counters = &worker.counters;
+    let mut expired = 0;
+    let notes = std::cell::RefCell::new(Notes::new());
+    let note = |conn: &Conn<K>, stands| {
+        if let Some(keys) = redirected_keys(conn) {
+            // One for each record at most, and that is what it has room for.
+            let _ = notes.borrow_mut().try_push((keys, stands));
+        }
+    };
+    let conns = &mut K::side_mut(&mut worker.sides).conns;
+    let looked = conns.expire(
+        now,
+        TIMERS_A_TURN,
+        |conn| {
+            if conn.redirected_to().is_none() {
+                expired += 1;
+                conn_gone(counters, conn);
+                note(conn, false);
+            }
+        },
+        |conn| note(conn, true),
+    );
+    if expired > 0 {
+        counters.conns_expired.add(expired);
+        counters.conns.set(worker.sides.len());
+    }
+    worker.pass_notes(notes.into_inner());
+    looked
+}
+
+/// Adds a connection to a page; false when it is full.
+fn list<K: Key>(found: &mut Vec<ConnView>, c: &Conn<K>, now: Tick) -> bool {
+    if found.len() == found.capacity() {
+        return false;
+    }
+    found.push(ConnView {
+        proto: c.proto(),
+        client: c.client(),
+        virtual_: c.virtual_(),
+        local: c.local(),
+        server: c.server(),
+        server_id: c.server_id(),
+        state: c.state(),
+        expires: c.deadline().since(now),
+        age: now.since(c.created()),
+        in_packets: c.in_packets,
+    });
+    true
 }

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 use weir_dataplane::packet::tcp::flags::{ACK, FIN, PSH, SYN};
-use weir_dataplane::packet::{Parsed, parse};
+use weir_dataplane::packet::{Key, Parsed, parse};
 
 use crate::clock::{cycles, cycles_per_ns};
 use crate::table::{self, Row, count};

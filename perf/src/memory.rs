@@ -3,6 +3,7 @@
 use serde::Serialize;
 use weir_dataplane::Tick;
 use weir_dataplane::conn::{ConnTable, Pages};
+use weir_dataplane::packet::Key4;
 
 use crate::table::{self, Row, count};
 use crate::testbed::Testbed;
@@ -55,7 +56,7 @@ fn resident() -> anyhow::Result<f64> {
 pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for &connections in &args.connections {
-        let table = ConnTable::new(connections, Pages::Plain, [1, 2, 3, 4], Tick(0))?;
+        let table = ConnTable::<Key4>::new(connections, Pages::Plain, [1, 2, 3, 4], Tick(0))?;
         let table_bytes = table.bytes();
         drop(table);
         let resident_per_connection = if args.fill {

@@ -14,10 +14,10 @@ use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use serde::Serialize;
-use weir_dataplane::CoreId;
 use weir_dataplane::packet::tcp::flags::{ACK, SYN};
-use weir_dataplane::packet::{Parsed, parse};
+use weir_dataplane::packet::{Key, Key4, Parsed, parse};
 use weir_dataplane::steer::{Alignment, Links, MICROSOFT_KEY, Steer, Toeplitz, mesh};
+use weir_dataplane::{CoreId, Proto};
 
 use crate::port::BenchFrame;
 use crate::table::{self, Row, count};
@@ -228,11 +228,7 @@ fn one_worker(
 
 /// Opens `flows` connections of clients that this worker owns; which they are.
 fn open(bed: &mut Testbed, steer: &Steer, flows: u64) -> anyhow::Result<Vec<u64>> {
-    let vip = u32::from(*VIP.ip());
-    let owned = |n: &u64| {
-        let from = client(*n);
-        steer.owner4(u32::from(*from.ip()), vip, from.port(), VIP.port()) == steer.me()
-    };
+    let owned = |n: &u64| steer.owner(&Key4::new(Proto::Tcp, client(*n), VIP)) == steer.me();
     let mine: Vec<u64> = (0..).filter(owned).take(flows as usize).collect();
     for batch in mine.chunks(ROUND) {
         for n in batch {

@@ -200,6 +200,7 @@ impl Testbed {
             events,
             counters: Arc::clone(&counters),
             max_connections: connections,
+            max_connections6: 1,
             pages: Pages::Huge,
             secret: [0x5eed, 2, 3, 4],
             snapshot: Arc::new(snapshot),

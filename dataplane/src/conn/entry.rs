@@ -1,32 +1,36 @@
-//! One connection in one cache line.
+//! One connection: a cache line for IPv4, two for IPv6.
 //!
 //! ```text
-//!  0              8              16       20       24        28         32
-//!  | cip vip      | rip lip      | c,v    | r,l    | server  | state .. | deadline
-//!  36       40         44      48       52        56       60         64
-//!  | hop ep | l4 l3 d  | side  | ack in | ack out | pkts ws | created
+//!  IPv4  0           8            16       20       24        28         32
+//!        | cip vip   | rip lip    | c,v    | r,l    | server  | state .. | deadline
+//!        36       40         44      48       52        56       60         64
+//!        | hop ep | l4 l3 d  | side  | ack in | ack out | pkts ws | created
+//!  IPv6  the same behind addresses of 32 bytes: 112 of 128 bytes
 //! ```
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
 use super::state::{Direction, State};
 use crate::forward::ForwardMode;
-use crate::packet::Key4;
 use crate::packet::checksum::Diff;
+use crate::packet::{Key, Key4};
 use crate::route::NeighbourId;
-use crate::types::{Proto, ServerId, Tick};
+use crate::types::{CoreId, Proto, ServerId, Tick};
 
 /// A connection's place in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnId(pub(super) u32);
 
-/// One IPv4 connection, both directions. Laid out for one cache line; see the file's head.
+/// One connection, both directions. Laid out for cache lines; see the file's head.
+///
+/// The *inbound key* is that of the client's packets, the *outbound key* that of the server's,
+/// each as it arrives here.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub struct Conn {
+pub struct Conn<K: Key = Key4> {
     /// `addrs[dir]`: source and destination as packets of `dir` carry them on arrival.
-    pub(super) addrs: [u64; 2],
+    pub(super) addrs: [K::Addrs; 2],
     /// `ports[dir]`: likewise.
     pub(super) ports: [u32; 2],
     /// Server id in the low 24 bits, forwarding mode above.
@@ -34,7 +38,7 @@ pub struct Conn {
     state: State,
     /// IP protocol number; 0 marks a free entry.
     pub(super) proto: u8,
-    pub(super) flags: u16,
+    flags: Flags,
     /// When it runs out, unless a packet comes.
     pub(super) deadline: Tick,
     /// The client side's next hop, valid while `route_epoch` is the FIB's.
@@ -56,66 +60,96 @@ pub struct Conn {
 }
 
 const _: () = assert!(size_of::<Conn>() == 64);
+const _: () = assert!(size_of::<Conn<crate::packet::Key6>>() == 128);
+
+/// What is special about a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// Nothing.
+    pub const NONE: Flags = Flags(0);
+    /// No answer of the server's was seen here, nor is any to be expected (IPVS's NOOUTPUT).
+    pub const ONE_WAY: Flags = Flags(1);
+    /// The two sides are of different families (NAT64, NAT46).
+    pub const TRANSLATED: Flags = Flags(2);
+    /// Not a connection: its answers come to this worker, and the one in the server id's place
+    /// has it.
+    pub const REDIRECT: Flags = Flags(4);
+    /// Another worker has a redirect for its answers.
+    pub const REDIRECTED: Flags = Flags(8);
+    /// Its packets need something else than other addresses and ports: every other flag and
+    /// mode that concerns packets sets this one too, so that the fast path asks once.
+    pub const ASIDE: Flags = Flags(16);
+    /// Packets with the inbound key are not looked for.
+    pub(super) const NO_INBOUND: Flags = Flags(32);
+    /// Packets with the outbound key are not looked for.
+    pub(super) const NO_OUTBOUND: Flags = Flags(64);
+
+    /// Both.
+    #[must_use]
+    pub const fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in it.
+    #[inline]
+    #[must_use]
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
 
 /// What a new connection is made of.
 #[derive(Debug, Clone, Copy)]
-pub struct NewConn {
-    /// TCP or UDP.
-    pub proto: Proto,
-    /// CIP and its port.
-    pub client: SocketAddrV4,
-    /// VIP and its port.
-    pub virtual_: SocketAddrV4,
-    /// LIP and its port: the server's view of the client.
-    pub local: SocketAddrV4,
-    /// RIP and its port.
-    pub server: SocketAddrV4,
+pub struct NewConn<K: Key = Key4> {
+    /// The key of the client's packets.
+    pub inbound: K,
+    /// The key of the server's packets. Where these do not come this way (DR, TUN) it still
+    /// names the server: RIP and its port as the source.
+    pub outbound: K,
     /// The real server's record.
     pub server_id: ServerId,
     /// How packets reach it.
     pub mode: ForwardMode,
+    /// [`Flags::TRANSLATED`] or [`Flags::REDIRECTED`], or neither.
+    pub flags: Flags,
 }
 
-impl NewConn {
-    /// The key of the client's packets.
-    #[must_use]
-    pub fn inbound(&self) -> Key4 {
-        Key4::new(self.proto, self.client, self.virtual_)
+impl<K: Key> NewConn<K> {
+    /// All that is special about it: what was asked for, and what the mode says.
+    fn all_flags(&self) -> Flags {
+        let one_way = match self.mode.is_one_way() {
+            true => Flags::ONE_WAY.with(Flags::NO_OUTBOUND),
+            false => Flags::NONE,
+        };
+        let flags = self.flags.with(one_way);
+        const CONCERN_PACKETS: Flags = Flags::ONE_WAY.with(Flags::TRANSLATED).with(Flags::REDIRECT);
+        match flags.0 & CONCERN_PACKETS.0 {
+            0 => flags,
+            _ => flags.with(Flags::ASIDE),
+        }
     }
-
-    /// The key of the server's packets.
-    #[must_use]
-    pub fn outbound(&self) -> Key4 {
-        Key4::new(self.proto, self.server, self.local)
-    }
 }
 
-fn socket(addr: u32, port: u32) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::from(addr), port as u16)
-}
-
-impl Conn {
-    pub(super) fn new(c: &NewConn, now: Tick) -> Conn {
-        let (inb, out) = (c.inbound(), c.outbound());
+impl<K: Key> Conn<K> {
+    pub(super) fn new(c: &NewConn<K>, now: Tick) -> Conn<K> {
+        let (inb, out) = (&c.inbound, &c.outbound);
         // Inbound, packets leave as the answer to outbound ones: local -> server.
         let left = out.reversed();
-        let words = [
-            (inb.src(), left.src()),
-            (inb.dst(), left.dst()),
-            (inb.ports, left.ports),
-        ];
+        let l3_diff = K::diff(inb.addrs(), left.addrs());
         Conn {
-            addrs: [inb.addrs, out.addrs],
-            ports: [inb.ports, out.ports],
+            addrs: [inb.addrs(), out.addrs()],
+            ports: [inb.ports(), out.ports()],
             server_mode: c.server_id.0 | (c.mode as u32) << 24,
             state: State::None,
-            proto: c.proto as u8,
-            flags: 0,
+            proto: inb.proto() as u8,
+            flags: c.all_flags(),
             deadline: now,
             client_hop: NeighbourId::NONE,
             route_epoch: 0,
-            l4_diff: Diff::of(&words),
-            l3_diff: Diff::of(&words[..2]),
+            l4_diff: l3_diff.plus(Diff::of(&[(inb.ports(), left.ports())])),
+            l3_diff,
             side: 0,
             last_ack: [0; 2],
             in_packets: 0,
@@ -124,21 +158,39 @@ impl Conn {
         }
     }
 
+    /// A redirect: answers with the key `outbound` belong to the connection that `owner` keeps
+    /// under `inbound`.
+    pub(super) fn redirect(inbound: K, outbound: K, owner: CoreId, now: Tick) -> Conn<K> {
+        let new = NewConn {
+            inbound,
+            outbound,
+            server_id: ServerId(u32::from(owner.0)),
+            mode: ForwardMode::nat,
+            flags: Flags::REDIRECT.with(Flags::NO_INBOUND),
+        };
+        Conn::new(&new, now)
+    }
+
     /// Whether this entry holds a connection.
     #[inline]
     pub(super) fn is_live(&self) -> bool {
         self.proto != 0
     }
 
-    /// TCP or UDP.
+    /// Whether packets of `dir` find it by their key.
+    #[inline]
+    pub(super) fn is_keyed(&self, dir: Direction) -> bool {
+        !self.flags.has(match dir {
+            Direction::Inbound => Flags::NO_INBOUND,
+            Direction::Outbound => Flags::NO_OUTBOUND,
+        })
+    }
+
+    /// TCP, UDP or SCTP.
     #[inline]
     #[must_use]
     pub fn proto(&self) -> Proto {
-        if self.proto == Proto::Udp as u8 {
-            Proto::Udp
-        } else {
-            Proto::Tcp
-        }
+        Proto::from_number(self.proto).unwrap_or(Proto::Tcp)
     }
 
     /// Its state.
@@ -166,51 +218,82 @@ impl Conn {
         ServerId(self.server_mode & 0x00ff_ffff)
     }
 
+    /// How its packets reach the server.
+    #[inline]
+    #[must_use]
+    pub fn mode(&self) -> ForwardMode {
+        ForwardMode::from_number((self.server_mode >> 24) as u8)
+    }
+
+    /// What is special about it.
+    #[inline]
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// Whether its packets need something else than other addresses and ports.
+    #[inline]
+    pub(crate) fn is_aside(&self) -> bool {
+        self.flags.has(Flags::ASIDE)
+    }
+
+    /// Notes that an answer of the server's does pass here (IPVS clears NOOUTPUT).
+    #[inline]
+    pub(crate) fn answered(&mut self) {
+        self.flags.0 &= !Flags::ONE_WAY.0;
+    }
+
+    /// The worker that has the connection which this redirect stands for.
+    #[inline]
+    #[must_use]
+    pub fn redirected_to(&self) -> Option<CoreId> {
+        let core = CoreId(self.server_mode as u8);
+        self.flags.has(Flags::REDIRECT).then_some(core)
+    }
+
     /// Packets of `dir` have this key on arrival.
     #[inline]
     #[must_use]
-    pub fn key(&self, dir: Direction) -> Key4 {
+    pub fn key(&self, dir: Direction) -> K {
         let d = dir as usize;
-        Key4 {
-            addrs: self.addrs[d],
-            ports: self.ports[d],
-            proto: self.proto(),
-        }
+        K::of(self.addrs[d], self.ports[d], self.proto())
     }
 
     /// Packets of `dir` leave with this key: the answer to the other direction's.
     #[inline]
     #[must_use]
-    pub fn leaves_as(&self, dir: Direction) -> (u64, u32) {
+    pub fn leaves_as(&self, dir: Direction) -> (K::Addrs, u32) {
         let other = 1 - dir as usize;
         (
-            self.addrs[other].rotate_left(32),
+            K::swapped(self.addrs[other]),
             self.ports[other].rotate_left(16),
         )
     }
 
     /// The client's address and port.
     #[must_use]
-    pub fn client(&self) -> SocketAddrV4 {
-        socket((self.addrs[0] >> 32) as u32, self.ports[0] >> 16)
+    pub fn client(&self) -> SocketAddr {
+        self.key(Direction::Inbound).source()
     }
 
     /// The virtual address and port.
     #[must_use]
-    pub fn virtual_(&self) -> SocketAddrV4 {
-        socket(self.addrs[0] as u32, self.ports[0])
+    pub fn virtual_(&self) -> SocketAddr {
+        self.key(Direction::Inbound).destination()
     }
 
     /// The real server's address and port.
     #[must_use]
-    pub fn server(&self) -> SocketAddrV4 {
-        socket((self.addrs[1] >> 32) as u32, self.ports[1] >> 16)
+    pub fn server(&self) -> SocketAddr {
+        self.key(Direction::Outbound).source()
     }
 
-    /// The local address and port.
+    /// What the server sees as its client: a local address and port in FULL-NAT, the client
+    /// itself otherwise.
     #[must_use]
-    pub fn local(&self) -> SocketAddrV4 {
-        socket(self.addrs[1] as u32, self.ports[1])
+    pub fn local(&self) -> SocketAddr {
+        self.key(Direction::Outbound).destination()
     }
 
     /// When it runs out, unless a packet comes.

@@ -12,8 +12,9 @@ pub(super) unsafe trait Zeroable: Copy {}
 
 // SAFETY: plain numbers.
 unsafe impl Zeroable for u32 {}
-// SAFETY: plain numbers, newtypes of them, and `State`, whose zero is `State::None`.
-unsafe impl Zeroable for super::entry::Conn {}
+// SAFETY: plain numbers, newtypes of them, and `State`, whose zero is `State::None`. `Key` is
+// sealed: its addresses are a `u64` or an array of them.
+unsafe impl<K: crate::packet::Key> Zeroable for super::entry::Conn<K> {}
 // SAFETY: arrays of plain numbers.
 unsafe impl Zeroable for super::index::Line {}
 // SAFETY: arrays of plain numbers.

@@ -1,6 +1,8 @@
 //! The table: entries, index and wheel kept in step.
 #![forbid(unsafe_code)]
 
+use arrayvec::ArrayVec;
+
 use super::entry::{Conn, ConnId, NewConn};
 use super::hash::KeyedHash;
 use super::index::Index;
@@ -8,8 +10,8 @@ use super::memory::{HugeArray, Pages};
 use super::state::{Direction, State};
 use super::wheel::{NO_SLOT, Wheel};
 use crate::cpu::prefetch;
-use crate::packet::Key4;
-use crate::types::Tick;
+use crate::packet::{Key, Key4};
+use crate::types::{CoreId, Tick};
 
 const NIL: u32 = u32::MAX;
 /// Wheel records for each entry: the valid one, and a stale one while a connection closes.
@@ -55,20 +57,22 @@ pub struct Inserted(pub ConnId);
 pub struct TableFull;
 
 /// All connections of one worker.
-pub struct ConnTable {
+pub struct ConnTable<K: Key = Key4> {
     hash: KeyedHash,
     index: Index,
-    entries: HugeArray<Conn>,
+    entries: HugeArray<Conn<K>>,
     wheel: Wheel,
     /// First entry of the list of freed ones, linked through `side`.
     free: u32,
     /// Entries from here on were never used, so their memory was never touched.
     fresh: u32,
+    /// Entries in use, and how many of them are redirects.
     live: u32,
+    redirects: u32,
     hand: u32,
 }
 
-impl std::fmt::Debug for ConnTable {
+impl<K: Key> std::fmt::Debug for ConnTable<K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConnTable")
             .field("live", &self.live)
@@ -76,12 +80,12 @@ impl std::fmt::Debug for ConnTable {
     }
 }
 
-impl ConnTable {
+impl<K: Key> ConnTable<K> {
     /// A table for `max` connections, at least 1 and below 2^31.
     ///
     /// # Errors
     /// The memory could not be had.
-    pub fn new(max: u32, pages: Pages, secret: [u64; 4], now: Tick) -> std::io::Result<ConnTable> {
+    pub fn new(max: u32, pages: Pages, secret: [u64; 4], now: Tick) -> std::io::Result<Self> {
         let max = max.clamp(1, (1 << 31) - 1) as usize;
         Ok(ConnTable {
             hash: KeyedHash::new(secret),
@@ -91,6 +95,7 @@ impl ConnTable {
             free: NIL,
             fresh: 0,
             live: 0,
+            redirects: 0,
             hand: 0,
         })
     }
@@ -98,19 +103,25 @@ impl ConnTable {
     /// Bytes of memory for `max` connections, all told.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.entries.len() * size_of::<Conn>() + self.index.bytes() + self.wheel.bytes()
+        self.entries.len() * size_of::<Conn<K>>() + self.index.bytes() + self.wheel.bytes()
     }
 
     /// Connections standing.
     #[must_use]
     pub fn len(&self) -> u32 {
-        self.live
+        self.live - self.redirects
     }
 
     /// Whether none stands.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.live == 0
+        self.len() == 0
+    }
+
+    /// Redirects: answers that come here and belong to another worker's connection.
+    #[must_use]
+    pub fn redirects(&self) -> u32 {
+        self.redirects
     }
 
     /// Connections that fit.
@@ -122,7 +133,7 @@ impl ConnTable {
     /// The table's hash of `key`.
     #[inline]
     #[must_use]
-    pub fn hash(&self, key: &Key4) -> u64 {
+    pub fn hash(&self, key: &K) -> u64 {
         self.hash.of(key)
     }
 
@@ -155,16 +166,16 @@ impl ConnTable {
     /// Whether packets with `key` belong to `hit`.
     #[inline]
     #[must_use]
-    pub fn is(&self, hit: Hit, key: &Key4) -> bool {
+    pub fn is(&self, hit: Hit, key: &K) -> bool {
         let c = &self.entries[hit.id.0 as usize];
         let d = hit.dir as usize;
-        c.addrs[d] == key.addrs && c.ports[d] == key.ports && c.proto == key.proto as u8
+        c.addrs[d] == key.addrs() && c.ports[d] == key.ports() && c.proto == key.proto() as u8
     }
 
     /// Looks `key` up.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, hash: u64, key: &Key4) -> Option<Hit> {
+    pub fn lookup(&self, hash: u64, key: &K) -> Option<Hit> {
         self.index
             .find(hash, |slot| self.is(Hit::from_slot(slot), key))
             .map(Hit::from_slot)
@@ -173,14 +184,14 @@ impl ConnTable {
     /// The connection; of one that is gone, what remains of it until the entry is used again.
     #[inline]
     #[must_use]
-    pub fn get(&self, id: ConnId) -> &Conn {
+    pub fn get(&self, id: ConnId) -> &Conn<K> {
         &self.entries[id.0 as usize]
     }
 
     /// The connection, to be changed.
     #[inline]
     #[must_use]
-    pub(crate) fn get_mut(&mut self, id: ConnId) -> &mut Conn {
+    pub(crate) fn get_mut(&mut self, id: ConnId) -> &mut Conn<K> {
         &mut self.entries[id.0 as usize]
     }
 
@@ -189,24 +200,37 @@ impl ConnTable {
     ///
     /// # Errors
     /// [`TableFull`]; nothing was inserted.
-    pub fn insert(&mut self, new: &NewConn, ticks: u32, now: Tick) -> Result<Inserted, TableFull> {
+    pub fn insert(
+        &mut self,
+        new: &NewConn<K>,
+        ticks: u32,
+        now: Tick,
+    ) -> Result<Inserted, TableFull> {
+        self.put(Conn::new(new, now), ticks, now)
+    }
+
+    /// Notes that answers with the key `outbound` belong to a connection that `owner` keeps
+    /// under `inbound`. No such key may be in the table.
+    ///
+    /// # Errors
+    /// [`TableFull`]; nothing was inserted.
+    pub fn insert_redirect(
+        &mut self,
+        (inbound, outbound): (K, K),
+        owner: CoreId,
+        ticks: u32,
+        now: Tick,
+    ) -> Result<Inserted, TableFull> {
+        self.put(Conn::redirect(inbound, outbound, owner, now), ticks, now)
+    }
+
+    fn put(&mut self, mut conn: Conn<K>, ticks: u32, now: Tick) -> Result<Inserted, TableFull> {
         let at = match self.free {
             NIL if (self.fresh as usize) < self.entries.len() => self.fresh,
             NIL => return Err(TableFull),
             free => free,
         };
-        let mut conn = Conn::new(new, now);
         conn.deadline = now.after(ticks);
-        let slots = [Direction::Inbound, Direction::Outbound].map(|dir| {
-            (
-                self.hash.of(&conn.key(dir)),
-                Hit {
-                    id: ConnId(at),
-                    dir,
-                }
-                .slot(),
-            )
-        });
         let (entries, hash) = (&self.entries, &self.hash);
         let hash_of = |slot| {
             let hit = Hit::from_slot(slot);
@@ -216,12 +240,15 @@ impl ConnTable {
                 hash.of(&entries[hit.id.0 as usize].key(hit.dir))
             }
         };
-        if !self.index.insert(slots[0].0, slots[0].1, hash_of) {
-            return Err(TableFull);
-        }
-        if !self.index.insert(slots[1].0, slots[1].1, hash_of) {
-            self.index.remove(slots[0].0, slots[0].1);
-            return Err(TableFull);
+        let slots = keyed(at, &conn).map(|hit| (hash_of(hit.slot()), hit.slot()));
+        let slots: ArrayVec<_, 2> = slots.collect();
+        for (n, &(hash, slot)) in slots.iter().enumerate() {
+            if !self.index.insert(hash, slot, hash_of) {
+                for &(hash, slot) in &slots[..n] {
+                    self.index.remove(hash, slot);
+                }
+                return Err(TableFull);
+            }
         }
         // A record that the entry's last user left behind serves if it comes up early enough:
         // so evictions under a flood file nothing new.
@@ -236,8 +263,9 @@ impl ConnTable {
         } else if let Some(slot) = self.wheel.file(at, conn.deadline) {
             slot
         } else {
-            self.index.remove(slots[0].0, slots[0].1);
-            self.index.remove(slots[1].0, slots[1].1);
+            for (hash, slot) in slots {
+                self.index.remove(hash, slot);
+            }
             return Err(TableFull);
         };
         if self.free == NIL {
@@ -254,22 +282,24 @@ impl ConnTable {
         if let Some(next) = self.entries.get(next as usize) {
             prefetch(next);
         }
+        self.redirects += u32::from(conn.redirected_to().is_some());
         self.entries[at as usize] = conn;
         self.live += 1;
         Ok(Inserted(ConnId(at)))
     }
 
     /// Forgets a connection and gives it back; `None` when the entry was free already.
-    pub fn remove(&mut self, id: ConnId) -> Option<Conn> {
+    pub fn remove(&mut self, id: ConnId) -> Option<Conn<K>> {
         let conn = self.entries[id.0 as usize];
         if !conn.is_live() {
             return None;
         }
-        for dir in [Direction::Inbound, Direction::Outbound] {
-            let hash = self.hash.of(&conn.key(dir));
-            let there = self.index.remove(hash, Hit { id, dir }.slot());
-            debug_assert!(there, "a live entry is in the index twice");
+        for hit in keyed(id.0, &conn) {
+            let hash = self.hash.of(&conn.key(hit.dir));
+            let there = self.index.remove(hash, hit.slot());
+            debug_assert!(there, "a live entry is in the index under its keys");
         }
+        self.redirects -= u32::from(conn.redirected_to().is_some());
         let entry = &mut self.entries[id.0 as usize];
         entry.proto = 0; // its timer record stays where it is, for the entry's next user
         entry.side = self.free;
@@ -313,8 +343,15 @@ impl ConnTable {
     }
 
     /// Removes connections that have run out, looking at about `budget` timer records at most;
-    /// each goes to `gone`. The number of records looked at.
-    pub fn expire(&mut self, now: Tick, budget: usize, mut gone: impl FnMut(&Conn)) -> usize {
+    /// each goes to `gone`. Those that turn out to last longer go to `kept`: so each connection
+    /// does once in a timeout at least. The number of records looked at.
+    pub fn expire(
+        &mut self,
+        now: Tick,
+        budget: usize,
+        mut gone: impl FnMut(&Conn<K>),
+        mut kept: impl FnMut(&Conn<K>),
+    ) -> usize {
         let mut looked = 0;
         while looked < budget {
             let Some(due) = self.wheel.next_due(now) else {
@@ -328,8 +365,8 @@ impl ConnTable {
             for &at in &due.records {
                 let conn = &self.entries[at as usize];
                 if conn.is_live() && conn.wheel_slot == due.slot && conn.deadline.reached(now) {
-                    for dir in [Direction::Inbound, Direction::Outbound] {
-                        self.index.prefetch(self.hash.of(&conn.key(dir)));
+                    for hit in keyed(at, conn) {
+                        self.index.prefetch(self.hash.of(&conn.key(hit.dir)));
                     }
                 }
             }
@@ -350,6 +387,7 @@ impl ConnTable {
                     let slot = self.wheel.file(at, conn.deadline);
                     debug_assert!(slot.is_some(), "this record was just taken out");
                     conn.wheel_slot = slot.unwrap_or(NO_SLOT);
+                    kept(conn);
                 }
             }
         }
@@ -369,6 +407,7 @@ impl ConnTable {
             let c = &self.entries[at as usize];
             let class = match c.state() {
                 _ if !c.is_live() => continue,
+                _ if c.redirected_to().is_some() => continue,
                 s if s.is_half_open() => 0,
                 s if s.is_closing() => 1,
                 State::Udp => 2,
@@ -394,15 +433,23 @@ impl ConnTable {
         &self,
         cursor: u32,
         scan: u32,
-        mut each: impl FnMut(ConnId, &Conn) -> bool,
+        mut each: impl FnMut(ConnId, &Conn<K>) -> bool,
     ) -> Option<u32> {
         let end = cursor.saturating_add(scan).min(self.fresh);
         for at in cursor..end {
             let c = &self.entries[at as usize];
-            if c.is_live() && !each(ConnId(at), c) {
+            if c.is_live() && c.redirected_to().is_none() && !each(ConnId(at), c) {
                 return Some(at);
             }
         }
         (end < self.fresh).then_some(end)
     }
+}
+
+/// The directions whose packets find entry `at` by their key.
+fn keyed<K: Key>(at: u32, conn: &Conn<K>) -> impl Iterator<Item = Hit> {
+    let id = ConnId(at);
+    let keyed = [Direction::Inbound, Direction::Outbound].map(|dir| (dir, conn.is_keyed(dir)));
+    let keyed = keyed.into_iter().filter(|(_, keyed)| *keyed);
+    keyed.map(move |(dir, _)| Hit { id, dir })
 }

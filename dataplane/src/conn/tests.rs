@@ -5,11 +5,12 @@ use std::collections::hash_map::Entry;
 
 use proptest::prelude::*;
 
-use super::entry::NewConn;
+use super::entry::{Flags, NewConn};
 use super::state::{Direction, State};
 use super::*;
 use crate::forward::ForwardMode;
-use crate::types::{Proto, ServerId, Tick};
+use crate::packet::{Key, Key4, Key6};
+use crate::types::{CoreId, Proto, ServerId, Tick};
 
 fn new(n: u32) -> NewConn {
     let proto = if n.is_multiple_of(3) {
@@ -20,14 +21,13 @@ fn new(n: u32) -> NewConn {
     let addr = |net: u32, port: u32| {
         std::net::SocketAddrV4::new((net | n >> 8).into(), (port + n % 256) as u16)
     };
+    let parse = |a: &str| a.parse().unwrap();
     NewConn {
-        proto,
-        client: addr(0xc000_0000, 1000),
-        virtual_: "10.0.0.10:80".parse().unwrap(),
-        local: addr(0x0a01_0000, 2000),
-        server: "10.1.0.11:8080".parse().unwrap(),
+        inbound: Key4::new(proto, addr(0xc000_0000, 1000), parse("10.0.0.10:80")),
+        outbound: Key4::new(proto, parse("10.1.0.11:8080"), addr(0x0a01_0000, 2000)),
         server_id: ServerId(n % 0xff_ffff),
         mode: ForwardMode::fullnat,
+        flags: Flags::NONE,
     }
 }
 
@@ -37,9 +37,9 @@ fn table(max: u32) -> ConnTable {
 
 fn find(t: &ConnTable, c: &NewConn, dir: Direction) -> Option<Hit> {
     let key = if dir == Direction::Inbound {
-        c.inbound()
+        c.inbound
     } else {
-        c.outbound()
+        c.outbound
     };
     t.lookup(t.hash(&key), &key)
 }
@@ -52,17 +52,94 @@ fn both_directions_find_one_entry_and_say_which_way() {
         assert_eq!(find(&t, &new(5), dir), Some(Hit { id, dir }));
     }
     let c = t.get(id);
-    assert_eq!(c.client(), new(5).client);
-    assert_eq!(c.virtual_(), new(5).virtual_);
-    assert_eq!(c.local(), new(5).local);
-    assert_eq!(c.server(), new(5).server);
+    let NewConn {
+        inbound, outbound, ..
+    } = new(5);
+    assert_eq!(
+        (c.client(), c.virtual_()),
+        (inbound.source(), inbound.destination())
+    );
+    assert_eq!(
+        (c.server(), c.local()),
+        (outbound.source(), outbound.destination())
+    );
     assert_eq!(c.leaves_as(Direction::Inbound), {
-        let k = new(5).outbound().reversed();
+        let k = outbound.reversed();
         (k.addrs, k.ports)
     });
     assert!(t.remove(id).is_some());
     assert!(t.remove(id).is_none());
     assert_eq!(find(&t, &new(5), Direction::Inbound), None);
+}
+
+/// Modes whose answers do not pass are found by the client's key alone; a redirect by the
+/// answers' alone, and it is no connection.
+#[test]
+fn what_is_not_looked_for_is_not_found() {
+    let mut t = table(8);
+    let one_way = NewConn {
+        mode: ForwardMode::dr,
+        ..new(5)
+    };
+    let id = t.insert(&one_way, 64, Tick(100)).unwrap().0;
+    let dir = Direction::Inbound;
+    assert_eq!(find(&t, &one_way, dir), Some(Hit { id, dir }));
+    assert_eq!(find(&t, &one_way, Direction::Outbound), None);
+    assert!(t.get(id).flags().has(Flags::ONE_WAY));
+
+    let keys = (new(6).inbound, new(6).outbound);
+    let redirect = t.insert_redirect(keys, CoreId(3), 64, Tick(100)).unwrap().0;
+    let hit = find(&t, &new(6), Direction::Outbound).unwrap();
+    assert_eq!((hit.id, hit.dir), (redirect, Direction::Outbound));
+    assert_eq!(find(&t, &new(6), Direction::Inbound), None);
+    assert_eq!(t.get(redirect).redirected_to(), Some(CoreId(3)));
+    assert_eq!((t.len(), t.redirects()), (1, 1));
+    let mut listed = Vec::new();
+    assert_eq!(
+        t.page(0, 50, |id, _| {
+            listed.push(id);
+            true
+        }),
+        None
+    );
+    assert_eq!(listed, [id]);
+    let mut gone = 0;
+    while t.expire(Tick(300), 64, |_| gone += 1, |_| {}) > 0 {}
+    assert_eq!((gone, t.len(), t.redirects()), (2, 0, 0));
+}
+
+#[test]
+fn ipv6_connections_take_two_lines_and_are_found_by_both_keys() {
+    let mut t = ConnTable::<Key6>::new(8, Pages::Plain, [11, 22, 33, 44], Tick(100)).unwrap();
+    let addr = |a: &str| a.parse().unwrap();
+    let inbound = Key6::new(
+        Proto::Tcp,
+        addr("[2001:db8::7]:40000"),
+        addr("[2001:db8::64]:80"),
+    );
+    // NAT64: the server's side is IPv4.
+    let outbound = Key6::new(Proto::Tcp, addr("10.1.0.11:8080"), addr("10.1.0.100:2000"));
+    let new = NewConn {
+        inbound,
+        outbound,
+        server_id: ServerId(9),
+        mode: ForwardMode::fullnat,
+        flags: Flags::TRANSLATED,
+    };
+    let id = t.insert(&new, 64, Tick(100)).unwrap().0;
+    for (key, dir) in [
+        (inbound, Direction::Inbound),
+        (outbound, Direction::Outbound),
+    ] {
+        assert_eq!(t.lookup(t.hash(&key), &key), Some(Hit { id, dir }));
+    }
+    let c = t.get(id);
+    assert_eq!(c.server(), addr("10.1.0.11:8080"));
+    assert_eq!(c.local(), addr("10.1.0.100:2000"));
+    assert_eq!(c.virtual_(), addr("[2001:db8::64]:80"));
+    let (addrs, ports) = c.leaves_as(Direction::Inbound);
+    let leaves = Key6::of(addrs, ports, Proto::Tcp).unmapped().unwrap();
+    assert_eq!(leaves.destination(), addr("10.1.0.11:8080"));
 }
 
 #[test]
@@ -121,7 +198,7 @@ fn evicting_for_ever_never_runs_out_of_timer_records() {
             t.insert(&new(n), 3840, now)
                 .expect("room after an eviction");
         }
-        t.expire(now, 64, |_| {});
+        t.expire(now, 64, |_| {}, |_| {});
     }
     assert_eq!(t.len(), 64);
 }
@@ -184,14 +261,14 @@ proptest! {
                 },
                 Op::Remove(n) => if model.remove(&n).is_some() {
                     let id = find(&t, &new(n), Direction::Outbound).unwrap().id;
-                    prop_assert_eq!(t.remove(id).unwrap().client(), new(n).client);
+                    prop_assert_eq!(t.remove(id).unwrap().client(), new(n).inbound.source());
                 },
                 Op::Wait(ticks) => {
                     now = now.after(ticks);
                     let mut gone = Vec::new();
-                    while t.expire(now, 7, |c| gone.push(c.client())) > 0 {}
+                    while t.expire(now, 7, |c| gone.push(c.client()), |_| {}) > 0 {}
                     for client in gone {
-                        let n = (0..600).find(|n| new(*n).client == client).unwrap();
+                        let n = (0..600).find(|n| new(*n).inbound.source() == client).unwrap();
                         prop_assert!(model.remove(&n).is_some_and(|d| d.reached(now)), "{n} early");
                     }
                     prop_assert!(model.values().all(|d| !d.reached(now)), "one is late");

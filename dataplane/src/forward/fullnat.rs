@@ -1,24 +1,38 @@
-//! FULL-NAT: both addresses change, so servers answer to the director wherever they stand.
+//! FULL-NAT and NAT: new addresses and ports, in place.
 //!
 //! ```text
-//!  client -> server   CIP:cport -> VIP:vport   becomes   LIP:lport -> RIP:rport
-//!  server -> client   RIP:rport -> LIP:lport   becomes   VIP:vport -> CIP:cport
+//!  FULL-NAT  client -> server   CIP:cport -> VIP:vport   becomes   LIP:lport -> RIP:rport
+//!            server -> client   RIP:rport -> LIP:lport   becomes   VIP:vport -> CIP:cport
+//!  NAT       client -> server   CIP:cport -> VIP:vport   becomes   CIP:cport -> RIP:rport
+//!            server -> client   RIP:rport -> CIP:cport   becomes   VIP:vport -> CIP:cport
 //! ```
-//! No byte is added, so the MTU is the link's.
+//! With FULL-NAT servers answer to the director wherever they stand; with NAT they must route
+//! their answers through it. No byte is added, so the MTU is the link's.
 #![forbid(unsafe_code)]
 
 use super::rewrite;
 use crate::conn::Conn;
 use crate::conn::state::Direction;
-use crate::packet::Flow;
+use crate::packet::{Flow, Key4, Key6};
 
-/// Rewrites a packet of `conn` that goes in direction `dir`.
+/// Rewrites an IPv4 packet of `conn` that goes in direction `dir`.
 #[inline]
-pub(crate) fn rewrite(frame: &mut [u8], flow: &Flow, conn: &Conn, dir: Direction) {
+pub(crate) fn rewrite4(frame: &mut [u8], flow: &Flow<Key4>, conn: &Conn<Key4>, dir: Direction) {
     let (addrs, ports) = conn.leaves_as(dir);
     let (l3, l4) = match dir {
         Direction::Inbound => (conn.l3_diff, conn.l4_diff),
         Direction::Outbound => (conn.l3_diff.reversed(), conn.l4_diff.reversed()),
     };
-    rewrite::tuple(frame, flow, addrs, ports, l3, l4);
+    rewrite::tuple4(frame, flow, addrs, ports, l3, l4);
+}
+
+/// As [`rewrite4`], an IPv6 packet.
+#[inline]
+pub(crate) fn rewrite6(frame: &mut [u8], flow: &Flow<Key6>, conn: &Conn<Key6>, dir: Direction) {
+    let (addrs, ports) = conn.leaves_as(dir);
+    let l4 = match dir {
+        Direction::Inbound => conn.l4_diff,
+        Direction::Outbound => conn.l4_diff.reversed(),
+    };
+    rewrite::tuple6(frame, flow, addrs, ports, l4);
 }

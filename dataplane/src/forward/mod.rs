@@ -1,9 +1,11 @@
 //! Forwarding methods: one file per mode over one shared `rewrite`.
 #![forbid(unsafe_code)]
 
+pub(crate) mod dr;
 pub(crate) mod fullnat;
 mod rewrite;
 pub mod tun;
+pub(crate) mod xlat;
 
 macro_rules! modes {
     ($($(#[doc = $doc:literal])+ $mode:ident,)+) => {
@@ -22,6 +24,15 @@ macro_rules! modes {
             pub fn name(self) -> &'static str {
                 match self { $(ForwardMode::$mode => stringify!($mode),)+ }
             }
+
+            /// The mode of this number; of others the first.
+            #[inline]
+            pub(crate) fn from_number(number: u8) -> ForwardMode {
+                match ForwardMode::ALL.get(usize::from(number)) {
+                    Some(mode) => *mode,
+                    None => ForwardMode::ALL[0],
+                }
+            }
         }
     };
 }
@@ -30,4 +41,33 @@ modes! {
     /// FULL-NAT: source becomes a local address, destination the server. Servers need no
     /// set-up, and answers come back to the worker that opened the connection.
     fullnat,
+    /// NAT: destination becomes the server, the client's address stays. Servers route back
+    /// through the director.
+    nat,
+    /// DR: the packet stays as it is and goes to the server's MAC address. Servers are on the
+    /// director's link, hold the VIP on a silent interface and answer clients directly.
+    dr,
+    /// TUN: the packet stays as it is and travels inside another to the server. Servers may
+    /// stand anywhere, hold the VIP and answer clients directly.
+    tun,
+    /// The director itself serves: the packet goes up to its kernel.
+    local,
+}
+
+impl ForwardMode {
+    /// Whether the servers' answers do not come through the director as a rule.
+    #[inline]
+    #[must_use]
+    pub fn is_one_way(self) -> bool {
+        match self {
+            ForwardMode::fullnat | ForwardMode::nat => false,
+            ForwardMode::dr | ForwardMode::tun | ForwardMode::local => true,
+        }
+    }
+
+    /// Whether a server may listen on another port than the service's.
+    #[must_use]
+    pub fn maps_ports(self) -> bool {
+        !self.is_one_way()
+    }
 }

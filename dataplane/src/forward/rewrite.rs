@@ -1,17 +1,25 @@
-//! The rewrite that all NAT-like modes share: addresses, ports, TTL and checksums in place.
+//! The rewrite that all modes share: addresses, ports, TTL and checksums in place, IPv4 and
+//! IPv6 apart because every offset differs.
 #![forbid(unsafe_code)]
 
 use crate::packet::checksum::{Diff, TTL_DOWN};
-use crate::packet::{Flow, be16, ipv4, put16, tcp, udp};
+use crate::packet::{Flow, Key, Key4, Key6, be16, ipv4, ipv6, put16, tcp, udp};
 use crate::types::Proto;
 
-/// Gives the packet a new five-tuple. `addrs` and `ports` are packed as in
-/// [`crate::packet::Key4`]; `l3` and `l4` are the checksum differences of exactly this rewrite.
+/// Gives an IPv4 packet a new five-tuple. `addrs` and `ports` are packed as in [`Key4`]; `l3`
+/// and `l4` are the checksum differences of exactly this rewrite.
 ///
 /// TTL falls by one, as at every router (RFC 1812 5.3.1); the caller has seen to it that it is
 /// above one. `flow` was read from this frame, so every header is there.
 #[inline]
-pub(super) fn tuple(frame: &mut [u8], flow: &Flow, addrs: u64, ports: u32, l3: Diff, l4: Diff) {
+pub(super) fn tuple4(
+    frame: &mut [u8],
+    flow: &Flow<Key4>,
+    addrs: u64,
+    ports: u32,
+    l3: Diff,
+    l4: Diff,
+) {
     let Some(headers) = frame.first_chunk_mut::<{ ipv4::END }>() else {
         return;
     };
@@ -19,8 +27,31 @@ pub(super) fn tuple(frame: &mut [u8], flow: &Flow, addrs: u64, ports: u32, l3: D
     let sum = be16(headers, ipv4::CHECKSUM_AT);
     put16(headers, ipv4::CHECKSUM_AT, l3.apply_with(TTL_DOWN, sum));
     headers[ipv4::SRC_AT..].copy_from_slice(&addrs.to_be_bytes());
+    self::ports(frame, flow, ports, l4);
+}
+
+/// As [`tuple4`], of an IPv6 packet (RFC 8200 3: the hop limit falls by one). The flow label
+/// stays the client's.
+#[inline]
+pub(super) fn tuple6(frame: &mut [u8], flow: &Flow<Key6>, addrs: [u64; 4], ports: u32, l4: Diff) {
+    let Some(headers) = frame.first_chunk_mut::<{ ipv6::END }>() else {
+        return;
+    };
+    headers[ipv6::HOP_LIMIT_AT] = flow.ttl.wrapping_sub(1);
+    for (word, place) in addrs
+        .iter()
+        .zip(headers[ipv6::SRC_AT..].chunks_exact_mut(8))
+    {
+        place.copy_from_slice(&word.to_be_bytes());
+    }
+    self::ports(frame, flow, ports, l4);
+}
+
+/// New ports and the checksum that goes with them and with the addresses.
+#[inline]
+pub(super) fn ports<K: Key>(frame: &mut [u8], flow: &Flow<K>, ports: u32, l4: Diff) {
     let segment = frame.get_mut(usize::from(flow.l4)..).unwrap_or_default();
-    match flow.key.proto {
+    match flow.key.proto() {
         Proto::Tcp => {
             let Some(tcp) = segment.first_chunk_mut::<{ tcp::MIN_LEN }>() else {
                 return;
@@ -41,5 +72,23 @@ pub(super) fn tuple(frame: &mut [u8], flow: &Flow, addrs: u64, ports: u32, l3: D
                 put16(udp, udp::CHECKSUM_AT, if new == 0 { 0xffff } else { new });
             }
         }
+    }
+}
+
+/// One hop less, and nothing else.
+#[inline]
+pub(super) fn hop4(frame: &mut [u8], ttl: u8) {
+    if let Some(headers) = frame.first_chunk_mut::<{ ipv4::END }>() {
+        headers[ipv4::TTL_AT] = ttl.wrapping_sub(1);
+        let sum = be16(headers, ipv4::CHECKSUM_AT);
+        put16(headers, ipv4::CHECKSUM_AT, TTL_DOWN.apply(sum));
+    }
+}
+
+/// One hop less, and nothing else.
+#[inline]
+pub(super) fn hop6(frame: &mut [u8], hop_limit: u8) {
+    if let Some(headers) = frame.first_chunk_mut::<{ ipv6::END }>() {
+        headers[ipv6::HOP_LIMIT_AT] = hop_limit.wrapping_sub(1);
     }
 }

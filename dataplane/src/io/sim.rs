@@ -174,10 +174,8 @@ impl SimPort {
     /// number.
     pub fn deliver(&self, frame: SimFrame, any: usize) {
         let queue = match (&self.spread, packet::parse(frame.bytes(), true)) {
-            (Spread::Rss(steer), Ok(Parsed::Flow(f))) => {
-                let k = f.key;
-                usize::from(steer.owner4(k.src(), k.dst(), k.sport(), k.dport()).0)
-            }
+            (Spread::Rss(steer), Ok(Parsed::Flow(f))) => usize::from(steer.owner(&f.key).0),
+            (Spread::Rss(steer), Ok(Parsed::Flow6(f))) => usize::from(steer.owner(&f.key).0),
             (Spread::Rss(_), _) => 0,
             (Spread::Anywhere, _) => any,
         };

@@ -10,18 +10,17 @@
 //! connection table.
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::conn::{ConnId, ConnTable, Hit};
-use crate::packet::Key4;
-use crate::steer::{BUCKETS, Steer};
+use crate::packet::Key;
+use crate::service::LocalAddresses;
+use crate::steer::{BUCKETS, Steer, UselessKey};
 use crate::types::{Proto, ServerId};
 
 #[cfg(test)]
 mod tests;
 
-/// First local port; those below are left to well-known services.
-pub const FIRST_PORT: u16 = 1024;
 /// Candidates looked at for one connection.
 const PROBES: u32 = 64;
 /// Cursors, shared by servers whose ids collide: sharing one only makes it roll faster.
@@ -29,70 +28,45 @@ const CURSORS: usize = 4096;
 
 /// A free local address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Leased {
-    /// What the server will see as its client.
-    pub local: SocketAddrV4,
+pub struct Leased<K> {
+    /// The key of the server's answers: its destination is what the server will see as its
+    /// client.
+    pub reply: K,
     /// A closing connection that has to give this port up early.
     pub early: Option<ConnId>,
 }
 
-/// One worker's choice of local ports.
+/// One worker's choice of local ports, for the connections of one table.
 #[derive(Debug)]
-pub struct LocalPorts {
-    /// Ports sorted by class; class `c` is `ports[starts[c]..starts[c + 1]]`.
-    ports: Box<[u16]>,
-    starts: [u32; BUCKETS + 1],
+pub struct LocalPorts<K> {
     /// The buckets this worker owns.
     own: Vec<u8>,
-    cursors: Box<[Cursor]>,
+    cursors: Box<[Cursor<K>]>,
 }
 
 /// Where a server's walk over its candidates is, and the next one, worked out ahead so that its
 /// index line is there when it is wanted (an opening waits 150 ns for it otherwise).
 #[derive(Debug, Clone, Copy)]
-struct Cursor {
+struct Cursor<K> {
     /// Number of the candidate that `ahead` holds.
     next: u32,
-    ahead: Option<Candidate>,
+    ahead: Option<Candidate<K>>,
 }
 
-/// A local address and port, and the reply key it would have.
+/// A local address and port, as the reply key that it would have.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
-    reply: Key4,
+struct Candidate<K> {
+    reply: K,
     hash: u64,
 }
 
-/// The RSS key cannot steer: no local port leads to some bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "RSS key: no local port reaches bucket class {class}; use another key (the low 7 bits of the \
-     ports' hashes must take all 128 values)"
-)]
-pub struct UselessKey {
-    /// The class without a port.
-    pub class: usize,
-}
-
-impl LocalPorts {
-    /// Groups the ports for `steer`'s key; cursors start at places drawn from `seed`.
+impl<K: Key> LocalPorts<K> {
+    /// Cursors start at places drawn from `seed`.
     ///
     /// # Errors
     /// [`UselessKey`].
-    pub fn new(steer: &Steer, seed: u64) -> Result<LocalPorts, UselessKey> {
-        let class = |port: &u16| steer.toeplitz().dport_part(*port) as usize % BUCKETS;
-        let mut ports: Vec<u16> = (FIRST_PORT..=u16::MAX).collect();
-        ports.sort_by_key(|p| (class(p), p.wrapping_mul(40_503))); // neighbours far apart
-        let mut starts = [0u32; BUCKETS + 1];
-        for port in &ports {
-            starts[class(port) + 1] += 1;
-        }
-        if let Some(class) = starts[1..].iter().position(|&n| n == 0) {
-            return Err(UselessKey { class });
-        }
-        for c in 0..BUCKETS {
-            starts[c + 1] += starts[c];
-        }
+    pub fn new(steer: &Steer, seed: u64) -> Result<LocalPorts<K>, UselessKey> {
+        steer.toeplitz().check()?;
         let mut x = seed | 1;
         let cursors = (0..CURSORS)
             .map(|_| {
@@ -106,11 +80,8 @@ impl LocalPorts {
                 }
             })
             .collect();
-        let own = steer.buckets_of(steer.me()).collect();
         Ok(LocalPorts {
-            ports: ports.into_boxed_slice(),
-            starts,
-            own,
+            own: steer.buckets_of(steer.me()).collect(),
             cursors,
         })
     }
@@ -121,41 +92,36 @@ impl LocalPorts {
     pub fn lease(
         &mut self,
         steer: &Steer,
-        conns: &ConnTable,
+        conns: &ConnTable<K>,
         proto: Proto,
         server_id: ServerId,
-        server: SocketAddrV4,
-        addresses: &[Ipv4Addr],
-    ) -> Option<Leased> {
-        if addresses.is_empty() || self.own.is_empty() {
-            return None;
-        }
+        server: SocketAddr,
+        addresses: &LocalAddresses,
+    ) -> Option<Leased<K>> {
         let at = server_id.0 as usize % CURSORS;
         let mut early = None;
         for _ in 0..PROBES {
             let Cursor { next, ahead } = self.cursors[at];
+            let bare = bare(proto, server, addresses, next)?;
             // What was worked out ahead may be another server's, or of an older address list.
-            let candidate = ahead
-                .filter(|c| {
-                    let lip = addresses[next as usize % addresses.len()];
-                    c.reply.proto == proto
-                        && c.reply.source() == server
-                        && c.reply.dst() == u32::from(lip)
-                })
-                .unwrap_or_else(|| self.candidate(steer, conns, proto, server, addresses, next));
+            let candidate = match ahead {
+                Some(c) if K::of(c.reply.addrs(), c.reply.ports() & !0xffff, proto) == bare => c,
+                _ => self.candidate(steer, conns, server, addresses, bare, next)?,
+            };
             let next = next.wrapping_add(1);
-            let following = self.candidate(steer, conns, proto, server, addresses, next);
+            let bare = self::bare(proto, server, addresses, next)?;
+            let following = self.candidate(steer, conns, server, addresses, bare, next)?;
             conns.prefetch_index(following.hash);
             self.cursors[at] = Cursor {
                 next,
                 ahead: Some(following),
             };
-            let local = candidate.reply.destination();
-            match conns.lookup(candidate.hash, &candidate.reply) {
-                None => return Some(Leased { local, early: None }),
+            let reply = candidate.reply;
+            match conns.lookup(candidate.hash, &reply) {
+                None => return Some(Leased { reply, early: None }),
                 Some(Hit { id, .. }) if early.is_none() && conns.get(id).state().is_closing() => {
                     early = Some(Leased {
-                        local,
+                        reply,
                         early: Some(id),
                     });
                 }
@@ -165,32 +131,41 @@ impl LocalPorts {
         early
     }
 
-    /// Candidate number `c` towards `server`: addresses in turn, then this worker's buckets,
-    /// then the ports that lead to the bucket.
+    /// Candidate number `c` towards `server`: addresses in turn (`bare`), then this worker's
+    /// buckets, then the ports that lead to the bucket.
     #[inline]
     fn candidate(
         &self,
         steer: &Steer,
-        conns: &ConnTable,
-        proto: Proto,
-        server: SocketAddrV4,
-        addresses: &[Ipv4Addr],
+        conns: &ConnTable<K>,
+        server: SocketAddr,
+        addresses: &LocalAddresses,
+        bare: K,
         c: u32,
-    ) -> Candidate {
-        let (n, own) = (addresses.len() as u32, self.own.len() as u32);
-        let lip = addresses[(c % n) as usize];
-        let (bucket, turn) = (self.own[(c / n % own) as usize], c / n / own);
-        let rip = u32::from(*server.ip());
-        let base = steer
-            .toeplitz()
-            .hash4(rip, u32::from(lip), server.port(), 0) as usize;
+    ) -> Option<Candidate<K>> {
+        let n = addresses.count_towards(server) as u32;
+        let (own, c) = (self.own.len() as u32, c.checked_div(n)?);
+        let (bucket, turn) = (self.own[c.checked_rem(own)? as usize], c / own);
+        let base = bare.toeplitz(steer.toeplitz()) as usize;
         let class = (base ^ usize::from(bucket)) % BUCKETS;
-        let ports = &self.ports[self.starts[class] as usize..self.starts[class + 1] as usize];
+        let ports = steer.toeplitz().ports_of(class, server.is_ipv6());
         let port = ports[turn as usize % ports.len()];
-        let reply = Key4::new(proto, server, SocketAddrV4::new(lip, port));
-        Candidate {
+        let reply = K::of(bare.addrs(), bare.ports() | u32::from(port), bare.proto());
+        Some(Candidate {
             hash: conns.hash(&reply),
             reply,
-        }
+        })
     }
+}
+
+/// The reply key of candidate number `c`, but for its port; `None` without a local address.
+#[inline]
+fn bare<K: Key>(proto: Proto, server: SocketAddr, addresses: &LocalAddresses, c: u32) -> Option<K> {
+    let n = addresses.count_towards(server);
+    let at = (c as usize).checked_rem(n)?;
+    let lip = match server {
+        SocketAddr::V4(_) => IpAddr::V4(*addresses.v4.get(at)?),
+        SocketAddr::V6(_) => IpAddr::V6(*addresses.v6.get(at)?),
+    };
+    K::between(proto, server, SocketAddr::new(lip, 0))
 }

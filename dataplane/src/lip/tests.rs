@@ -2,52 +2,66 @@ use std::sync::Arc;
 
 use super::*;
 use crate::conn::Pages;
-use crate::conn::entry::NewConn;
+use crate::conn::entry::{Flags, NewConn};
 use crate::conn::state::State;
 use crate::forward::ForwardMode;
-use crate::steer::{MICROSOFT_KEY, Toeplitz};
+use crate::packet::{Key4, Key6};
+use crate::steer::{FIRST_PORT, MICROSOFT_KEY, Toeplitz};
 use crate::types::{CoreId, Tick};
 
 fn steer(me: u8, workers: u8) -> Steer {
     Steer::new(CoreId(me), workers, Arc::new(Toeplitz::new(MICROSOFT_KEY)))
 }
 
-fn conn(server: SocketAddrV4, local: SocketAddrV4) -> NewConn {
+fn conn(outbound: Key4) -> NewConn {
+    let vip = "10.0.0.10:80".parse().unwrap();
     NewConn {
-        proto: Proto::Tcp,
-        client: SocketAddrV4::new(*local.ip(), local.port()), // as unique as the local side
-        virtual_: "10.0.0.10:80".parse().unwrap(),
-        local,
-        server,
+        inbound: Key4::new(Proto::Tcp, outbound.destination4(), vip), // as unique as the local side
+        outbound,
         server_id: ServerId(1),
         mode: ForwardMode::fullnat,
+        flags: Flags::NONE,
+    }
+}
+
+fn lips(addresses: &[&str]) -> LocalAddresses {
+    addresses
+        .iter()
+        .map(|a| a.parse::<IpAddr>().unwrap())
+        .collect()
+}
+
+fn comes_home<K: Key>(server: &str, lips: &LocalAddresses) {
+    let server: SocketAddr = server.parse().unwrap();
+    for workers in [1, 2, 3, 7, 16, 128] {
+        for me in 0..workers {
+            let steer = steer(me, workers);
+            let conns = ConnTable::<K>::new(16, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
+            let mut ports = LocalPorts::new(&steer, 7).unwrap();
+            for _ in 0..300 {
+                let got = ports
+                    .lease(&steer, &conns, Proto::Tcp, ServerId(1), server, lips)
+                    .expect("an empty table has free ports");
+                assert_eq!(got.reply.source(), server);
+                let local = got.reply.destination();
+                assert!(local.port() >= FIRST_PORT && lips.iter().any(|l| l == local.ip()));
+                assert_eq!(steer.owner(&got.reply), CoreId(me));
+            }
+        }
     }
 }
 
 #[test]
 fn every_reply_comes_home_for_every_number_of_workers() {
-    let server: SocketAddrV4 = "10.1.0.11:8080".parse().unwrap();
-    let lips = [Ipv4Addr::new(10, 1, 0, 100), Ipv4Addr::new(10, 1, 0, 101)];
-    for workers in [1, 2, 3, 7, 16, 128] {
-        for me in 0..workers {
-            let steer = steer(me, workers);
-            let conns = ConnTable::new(16, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
-            let mut ports = LocalPorts::new(&steer, 7).unwrap();
-            for _ in 0..300 {
-                let got = ports
-                    .lease(&steer, &conns, Proto::Tcp, ServerId(1), server, &lips)
-                    .expect("an empty table has free ports");
-                assert!(got.local.port() >= FIRST_PORT && lips.contains(got.local.ip()));
-                let owner = steer.owner4(
-                    u32::from(*server.ip()),
-                    u32::from(*got.local.ip()),
-                    server.port(),
-                    got.local.port(),
-                );
-                assert_eq!(owner, CoreId(me));
-            }
-        }
-    }
+    let lips = lips(&[
+        "10.1.0.100",
+        "2001:db8:1::64",
+        "10.1.0.101",
+        "2001:db8:1::65",
+    ]);
+    comes_home::<Key4>("10.1.0.11:8080", &lips);
+    comes_home::<Key6>("[2001:db8:1::b]:8080", &lips);
+    comes_home::<Key6>("10.1.0.11:8080", &lips); // NAT64
 }
 
 /// One address and one server: one worker can have all 64,512 ports, each once, and then takes
@@ -55,8 +69,8 @@ fn every_reply_comes_home_for_every_number_of_workers() {
 #[test]
 fn capacity_is_every_port_and_shortage_takes_closing_ones() {
     let steer = steer(0, 1);
-    let server: SocketAddrV4 = "10.1.0.11:8080".parse().unwrap();
-    let lips = [Ipv4Addr::new(10, 1, 0, 100)];
+    let server: SocketAddr = "10.1.0.11:8080".parse().unwrap();
+    let lips = lips(&["10.1.0.100"]);
     let mut conns = ConnTable::new(70_000, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
     let mut ports = LocalPorts::new(&steer, 7).unwrap();
     let mut lease =
@@ -67,10 +81,7 @@ fn capacity_is_every_port_and_shortage_takes_closing_ones() {
         // Uneven classes make the walk meet taken ports near its end: ask until it is through.
         let got = (0..2000).find_map(|_| lease(&conns)).expect("ports left");
         assert_eq!(got.early, None);
-        let id = conns
-            .insert(&conn(server, got.local), 6400, Tick(0))
-            .unwrap()
-            .0;
+        let id = conns.insert(&conn(got.reply), 6400, Tick(0)).unwrap().0;
         first.get_or_insert(id);
     }
     assert_eq!(conns.len(), all);
@@ -85,14 +96,14 @@ fn capacity_is_every_port_and_shortage_takes_closing_ones() {
         .find_map(|_| lease(&conns))
         .expect("one is closing");
     assert_eq!(early.early, Some(first));
-    assert_eq!(early.local, conns.get(first).local());
+    assert_eq!(early.reply.destination(), conns.get(first).local());
 }
 
 #[test]
 fn a_key_that_cannot_steer_is_refused() {
     let dead = Steer::new(CoreId(0), 2, Arc::new(Toeplitz::new([0; 40])));
     assert_eq!(
-        LocalPorts::new(&dead, 1).unwrap_err(),
+        LocalPorts::<Key4>::new(&dead, 1).unwrap_err(),
         UselessKey { class: 1 }
     );
 }
@@ -100,11 +111,18 @@ fn a_key_that_cannot_steer_is_refused() {
 #[test]
 fn no_address_gives_none() {
     let steer = steer(0, 1);
-    let conns = ConnTable::new(16, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
-    let server: SocketAddrV4 = "10.1.0.11:8080".parse().unwrap();
+    let conns = ConnTable::<Key4>::new(16, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
+    let server: SocketAddr = "10.1.0.11:8080".parse().unwrap();
     let mut ports = LocalPorts::new(&steer, 7).unwrap();
     assert_eq!(
-        ports.lease(&steer, &conns, Proto::Tcp, ServerId(1), server, &[]),
+        ports.lease(
+            &steer,
+            &conns,
+            Proto::Tcp,
+            ServerId(1),
+            server,
+            &lips(&["::1"])
+        ),
         None
     );
 }

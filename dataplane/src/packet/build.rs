@@ -2,9 +2,9 @@
 //! what differs from an ordinary packet.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
-use super::{checksum, eth, ipv4, put16, put32, tcp, udp};
+use super::{Key, Key4, Key6, checksum, eth, ipv4, ipv6, put16, put32, tcp, udp};
 use crate::types::{Mac, Proto};
 
 /// A TCP or UDP packet to be; all checksums right unless said otherwise.
@@ -17,9 +17,9 @@ pub struct Packet {
     /// TCP or UDP.
     pub proto: Proto,
     /// Source address and port.
-    pub src: SocketAddrV4,
+    pub src: SocketAddr,
     /// Destination address and port.
-    pub dst: SocketAddrV4,
+    pub dst: SocketAddr,
     /// Time to live.
     pub ttl: u8,
     /// TCP flags.
@@ -39,20 +39,20 @@ pub struct Packet {
 impl Packet {
     /// A TCP packet with these flags.
     #[must_use]
-    pub fn tcp(src: SocketAddrV4, dst: SocketAddrV4, flags: u8) -> Packet {
+    pub fn tcp(src: impl Into<SocketAddr>, dst: impl Into<SocketAddr>, flags: u8) -> Packet {
         Packet {
             flags,
-            ..Packet::new(Proto::Tcp, src, dst)
+            ..Packet::new(Proto::Tcp, src.into(), dst.into())
         }
     }
 
     /// A UDP packet.
     #[must_use]
-    pub fn udp(src: SocketAddrV4, dst: SocketAddrV4) -> Packet {
-        Packet::new(Proto::Udp, src, dst)
+    pub fn udp(src: impl Into<SocketAddr>, dst: impl Into<SocketAddr>) -> Packet {
+        Packet::new(Proto::Udp, src.into(), dst.into())
     }
 
-    fn new(proto: Proto, src: SocketAddrV4, dst: SocketAddrV4) -> Packet {
+    fn new(proto: Proto, src: SocketAddr, dst: SocketAddr) -> Packet {
         Packet {
             eth_dst: Mac::default(),
             eth_src: Mac::default(),
@@ -95,20 +95,27 @@ impl Packet {
             Proto::Tcp => tcp::MIN_LEN,
             Proto::Udp => udp::LEN,
         };
-        let l4 = eth::HEADER_LEN + ipv4::MIN_LEN;
+        let key4 = Key4::between(self.proto, self.src, self.dst);
+        let l4 = match key4 {
+            Some(_) => Key4::HEADERS,
+            None => Key6::HEADERS,
+        };
         let mut f = vec![0u8; l4 + l4_len];
         f.extend_from_slice(&self.payload);
         let end = f.len();
         eth::set_macs(&mut f, self.eth_dst, self.eth_src);
-        put16(&mut f, 12, eth::IPV4);
-        f[eth::HEADER_LEN] = 0x45;
-        put16(&mut f, eth::HEADER_LEN + 2, (end - eth::HEADER_LEN) as u16);
-        put16(&mut f, eth::HEADER_LEN + 6, 0x4000); // don't fragment
-        f[ipv4::TTL_AT] = self.ttl;
-        f[ipv4::PROTO_AT] = self.proto as u8;
-        put32(&mut f, ipv4::SRC_AT, u32::from(*self.src.ip()));
-        put32(&mut f, ipv4::DST_AT, u32::from(*self.dst.ip()));
-        checksum::set_ipv4(&mut f);
+        match key4 {
+            Some(key) => {
+                key.write_header(&mut f, (end - l4) as u16);
+                f[ipv4::TTL_AT] = self.ttl;
+                checksum::set_ipv4(&mut f);
+            }
+            None => {
+                let key = Key6::new(self.proto, self.src, self.dst);
+                key.write_header(&mut f, (end - l4) as u16);
+                f[ipv6::HOP_LIMIT_AT] = self.ttl;
+            }
+        }
         put16(&mut f, l4, self.src.port());
         put16(&mut f, l4 + 2, self.dst.port());
         match self.proto {
@@ -135,17 +142,16 @@ impl Packet {
     }
 }
 
-/// Whether every checksum in an IPv4 TCP or UDP frame is right, from scratch.
+/// Whether every checksum in a TCP or UDP frame is right, from scratch.
 #[must_use]
 pub fn checksums_right(frame: &[u8]) -> bool {
-    let Ok(super::Parsed::Flow(flow)) = super::parse(frame, false) else {
-        return false;
+    let (proto, l4, ip_len) = match super::parse(frame, false) {
+        Ok(super::Parsed::Flow(flow)) => (flow.key.proto, flow.l4, flow.ip_len),
+        Ok(super::Parsed::Flow6(flow)) => (flow.key.proto, flow.l4, flow.ip_len),
+        _ => return false,
     };
-    let (l4, end) = (
-        usize::from(flow.l4),
-        eth::HEADER_LEN + usize::from(flow.ip_len),
-    );
-    let found = super::be16(frame, l4 + checksum::l4_at(flow.key.proto));
-    let none = flow.key.proto == Proto::Udp && found == 0;
-    none || found == checksum::l4(frame, flow.key.proto, l4, end)
+    let (l4, end) = (usize::from(l4), eth::HEADER_LEN + usize::from(ip_len));
+    let found = super::be16(frame, l4 + checksum::l4_at(proto));
+    let may_do_without = proto == Proto::Udp && super::be16(frame, 12) == eth::IPV4;
+    (may_do_without && found == 0) || found == checksum::l4(frame, proto, l4, end)
 }

@@ -4,7 +4,7 @@
 //! connection and applied to every packet. The way back is its complement.
 #![forbid(unsafe_code)]
 
-use super::{be16, be32, eth, ipv4, put16, tcp, udp};
+use super::{be16, be32, eth, ipv4, ipv6, put16, tcp, udp};
 use crate::types::Proto;
 
 /// Folds a sum of 16-bit words into 16 bits, carries added back in.
@@ -49,6 +49,12 @@ impl Diff {
         Diff(fold(sum))
     }
 
+    /// The difference of this rewrite and another one.
+    #[must_use]
+    pub fn plus(self, other: Diff) -> Diff {
+        Diff(fold(u32::from(self.0) + u32::from(other.0)))
+    }
+
     /// The difference of undoing this one.
     #[inline]
     #[must_use]
@@ -85,8 +91,15 @@ pub fn l4_at(proto: Proto) -> usize {
     }
 }
 
-/// The folded sum of the IPv4 pseudo-header (RFC 9293 3.1) for an L4 length of `len`.
+/// The folded sum of the pseudo-header, IPv4's (RFC 9293 3.1) or IPv6's (RFC 8200 8.1), for an
+/// L4 length of `len`.
 pub(super) fn pseudo(frame: &[u8], proto: Proto, len: u16) -> u16 {
+    if let Some(headers) = frame.first_chunk::<{ ipv6::END }>()
+        && be16(headers, 12) == eth::IPV6
+    {
+        let addrs = headers.last_chunk::<32>();
+        return ipv6::pseudo(addrs.unwrap_or(&[0; 32]), proto as u8, u32::from(len));
+    }
     let (src, dst) = (be32(frame, ipv4::SRC_AT), be32(frame, ipv4::DST_AT));
     fold(
         (src >> 16)

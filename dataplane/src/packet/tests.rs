@@ -1,4 +1,4 @@
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 
 use proptest::prelude::*;
 
@@ -28,9 +28,9 @@ fn a_flow_is_read_as_it_is_written() {
         flow.key,
         Key4::new(Proto::Tcp, addr("192.0.2.1:4000"), addr("10.0.0.10:80"))
     );
-    assert_eq!(flow.key.reversed().source(), addr("10.0.0.10:80"));
+    assert_eq!(flow.key.reversed().source4(), addr("10.0.0.10:80"));
     assert_eq!(
-        (flow.l4, flow.ip_len, flow.tcp_flags, flow.ttl),
+        (flow.l4, flow.ip_len, flow.says, flow.ttl),
         (34, 45, tcp::flags::SYN, 64)
     );
     assert!(checksums_right(&f));
@@ -125,7 +125,7 @@ fn fragments_and_strangers_are_told_apart() {
         checksum::set_ipv4(&mut f);
         parse(&f, false)
     };
-    let is = Ok(Parsed::Fragment);
+    let is = Ok(Parsed::Other(Kind::Fragment4));
     assert_eq!(fragment(0x2000), is, "more fragments");
     assert_eq!(fragment(0x0001), is, "an offset");
     assert!(
@@ -135,9 +135,56 @@ fn fragments_and_strangers_are_told_apart() {
     let mut f = syn().build();
     f[23] = ipv4::ICMP;
     checksum::set_ipv4(&mut f);
-    assert_eq!(parse(&f, false), Ok(Parsed::Other));
+    assert_eq!(parse(&f, false), Ok(Parsed::Other(Kind::Icmp4)));
     put16(&mut f, 12, eth::ARP);
-    assert_eq!(parse(&f, false), Ok(Parsed::Other));
+    assert_eq!(parse(&f, false), Ok(Parsed::Other(Kind::Other)));
+}
+
+#[test]
+fn an_ipv6_flow_is_read_as_it_is_written() {
+    for proto in [Proto::Tcp, Proto::Udp] {
+        let f = Packet {
+            proto,
+            ..Packet::tcp(
+                "[2001:db8::7]:4000".parse::<SocketAddr>().unwrap(),
+                "[2001:db8::64]:80".parse::<SocketAddr>().unwrap(),
+                tcp::flags::SYN,
+            )
+        };
+        let f = f.payload(b"hello").build();
+        let Ok(Parsed::Flow6(flow)) = parse(&f, false) else {
+            panic!("not a flow")
+        };
+        assert_eq!(flow.key.source(), "[2001:db8::7]:4000".parse().unwrap());
+        assert_eq!(flow.key.destination(), "[2001:db8::64]:80".parse().unwrap());
+        assert_eq!(flow.key.reversed().reversed(), flow.key);
+        assert_eq!((flow.l4, flow.ttl), (54, 64));
+        assert_eq!(usize::from(flow.ip_len), f.len() - 14);
+        assert!(checksums_right(&f));
+        let mut partial = f.clone();
+        let at = 54 + checksum::l4_at(proto);
+        let sum = checksum::pseudo(&f, proto, (f.len() - 54) as u16);
+        put16(&mut partial, at, sum);
+        assert!(checksum::complete_partial(&mut partial, proto, 54, f.len()));
+        assert_eq!(partial, f);
+    }
+}
+
+#[test]
+fn an_ipv4_key_among_ipv6_ones_is_itself_again_and_differs_as_it_did() {
+    let a = Key4::new(Proto::Udp, addr("192.0.2.1:4000"), addr("10.0.0.10:80"));
+    let b = Key4::new(Proto::Udp, addr("10.1.0.100:2000"), addr("10.1.0.11:8080"));
+    assert_eq!(Key6::from(a).unmapped(), Some(a));
+    assert_eq!(Key6::from(a).source(), a.source());
+    let (narrow, wide) = (
+        Key4::diff(a.addrs, b.addrs),
+        Key6::diff(Key6::from(a).addrs, Key6::from(b).addrs),
+    );
+    for sum in [0, 1, 0x1234, 0xfffe] {
+        assert_eq!(narrow.apply(sum), wide.apply(sum));
+    }
+    let strange = Key6::new(Proto::Udp, a.source(), "[2001:db8::1]:1".parse().unwrap());
+    assert_eq!(strange.unmapped(), None);
 }
 
 #[test]

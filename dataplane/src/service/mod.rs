@@ -58,6 +58,16 @@ pub struct LocalAddresses {
 }
 
 impl LocalAddresses {
+    /// How many there are towards this server.
+    #[inline]
+    #[must_use]
+    pub fn count_towards(&self, server: SocketAddr) -> usize {
+        match server {
+            SocketAddr::V4(_) => self.v4.len(),
+            SocketAddr::V6(_) => self.v6.len(),
+        }
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let v4 = self.v4.iter().copied().map(IpAddr::V4);

@@ -6,15 +6,19 @@
 //! anywhere. **The arrival queue never means ownership.**
 #![forbid(unsafe_code)]
 
+use crate::packet::Key;
 use crate::types::CoreId;
 
+mod classes;
 mod rings;
 #[cfg(test)]
 mod tests;
 mod toeplitz;
 
+pub use classes::{FIRST_PORT, UselessKey};
 pub use rings::{
-    Handoff, HandoffKind, KernelEnd, KernelFrame, Links, kernel_rings, mesh, transmitter,
+    Errand, Handoff, HandoffKind, KernelEnd, KernelFrame, Keys, Links, Message, kernel_rings, mesh,
+    transmitter,
 };
 pub use toeplitz::{KEY_LEN, MICROSOFT_KEY, Toeplitz};
 
@@ -79,14 +83,14 @@ impl Steer {
         self.map[hash as usize % BUCKETS]
     }
 
-    /// The owner of an IPv4 TCP or UDP flow, as its packets carry it.
+    /// The owner of the flow whose packets carry `key`.
     #[inline]
     #[must_use]
-    pub fn owner4(&self, src: u32, dst: u32, sport: u16, dport: u16) -> CoreId {
+    pub fn owner<K: Key>(&self, key: &K) -> CoreId {
         if self.workers == 1 {
             return self.me;
         }
-        self.owner_of_hash(self.toeplitz.hash4(src, dst, sport, dport))
+        self.owner_of_hash(key.toeplitz(&self.toeplitz))
     }
 
     /// The buckets that `core` owns.

@@ -6,7 +6,8 @@
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::types::{CoreId, PortId};
+use crate::packet::Key6;
+use crate::types::{CoreId, PortId, ServerId};
 
 /// What the other worker is to do with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,54 @@ pub struct Handoff<F> {
     pub kind: HandoffKind,
 }
 
+/// Both keys of a connection whose answers another worker gets first. Those of an IPv4
+/// connection are IPv4-mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    /// Of the client's packets.
+    pub inbound: Key6,
+    /// Of the server's packets.
+    pub outbound: Key6,
+}
+
+/// What workers say to each other about a connection whose two keys have two owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// From the opener to the owner of the answers' key, with the first packet: may they be ours?
+    Ask {
+        /// The connection to be.
+        keys: Keys,
+        /// The server chosen for it.
+        server: ServerId,
+        /// How often another server was refused before.
+        tries: u8,
+    },
+    /// The answer, with the packet.
+    Told {
+        /// What was asked.
+        keys: Keys,
+        /// What was asked.
+        server: ServerId,
+        /// What was asked.
+        tries: u8,
+        /// Whether answers will be passed on; if not, another connection has that key.
+        granted: bool,
+    },
+    /// The connection stands: go on passing its answers on.
+    Keep(Keys),
+    /// The connection is gone.
+    Release(Keys),
+}
+
+/// A message that changes cores, with the packet that it is about, if any.
+#[derive(Debug)]
+pub struct Errand<F> {
+    /// The packet, and the port it arrived on.
+    pub frame: Option<(PortId, F)>,
+    /// What is said.
+    pub message: Message,
+}
+
 /// One worker's rings to and from every other worker, indexed by core; its own are unused.
 #[derive(Debug)]
 pub struct Links<F> {
@@ -35,9 +84,20 @@ pub struct Links<F> {
     pub out: Vec<Option<Producer<Handoff<F>>>>,
     /// From each core.
     pub into: Vec<Option<Consumer<Handoff<F>>>>,
+    /// Messages to each core.
+    pub errands_out: Vec<Option<Producer<Errand<F>>>>,
+    /// Messages from each core.
+    pub errands_into: Vec<Option<Consumer<Errand<F>>>>,
 }
 
-/// Rings of `capacity` frames between every two of `workers` workers.
+/// Errands that a ring holds beside `capacity` handoffs: only first packets travel so.
+#[must_use]
+pub fn errand_room(capacity: usize) -> usize {
+    capacity.div_ceil(4)
+}
+
+/// Rings of `capacity` frames between every two of `workers` workers, and a quarter as many for
+/// errands.
 #[must_use]
 pub fn mesh<F>(workers: u8, capacity: usize) -> Vec<Links<F>> {
     let n = usize::from(workers);
@@ -45,6 +105,8 @@ pub fn mesh<F>(workers: u8, capacity: usize) -> Vec<Links<F>> {
         .map(|_| Links {
             out: (0..n).map(|_| None).collect(),
             into: (0..n).map(|_| None).collect(),
+            errands_out: (0..n).map(|_| None).collect(),
+            errands_into: (0..n).map(|_| None).collect(),
         })
         .collect();
     for from in 0..n {
@@ -52,6 +114,9 @@ pub fn mesh<F>(workers: u8, capacity: usize) -> Vec<Links<F>> {
             let (producer, consumer) = RingBuffer::new(capacity);
             links[from].out[to] = Some(producer);
             links[to].into[from] = Some(consumer);
+            let (producer, consumer) = RingBuffer::new(errand_room(capacity));
+            links[from].errands_out[to] = Some(producer);
+            links[to].errands_into[from] = Some(consumer);
         }
     }
     links

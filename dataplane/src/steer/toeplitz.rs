@@ -5,6 +5,8 @@
 //! field can be taken out and put in alone (`lip` lives on that).
 #![forbid(unsafe_code)]
 
+use super::classes::{Classes, UselessKey};
+
 /// Bytes of an RSS key. NICs take 40 or 52; 12 bytes of input use the first 16.
 pub const KEY_LEN: usize = 40;
 
@@ -15,15 +17,22 @@ pub const MICROSOFT_KEY: [u8; KEY_LEN] = [
     0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
 ];
 
-/// Input of an IPv4 TCP or UDP flow: source, destination, source port, destination port.
-const INPUT_LEN: usize = 12;
+/// Input of a flow: source, destination, source port, destination port; 12 bytes for IPv4, 36
+/// for IPv6.
+const INPUT_LEN: usize = 36;
+/// Where the destination port stands in the input of either family.
+const DPORT4_AT: usize = 10;
+const DPORT6_AT: usize = 34;
 
-/// A Toeplitz hash with its key compiled into tables (12 kB: they stay in the first-level
-/// cache; 9.5 cycles a hash where DPDK's `rte_softrss_be` takes 87, PLATFORM section 5).
+/// A Toeplitz hash with its key compiled into tables (12 kB for IPv4: they stay in the
+/// first-level cache; 9.5 cycles a hash where DPDK's `rte_softrss_be` takes 87, PLATFORM
+/// section 5).
 #[derive(Debug)]
 pub struct Toeplitz {
     key: [u8; KEY_LEN],
     tables: Box<[[u32; 256]; INPUT_LEN]>,
+    /// Local ports by what they add to the hash of an IPv4 and of an IPv6 flow.
+    classes: [Classes; 2],
 }
 
 impl Toeplitz {
@@ -44,7 +53,28 @@ impl Toeplitz {
                 }
             }
         }
-        Toeplitz { key, tables }
+        let classes = [DPORT4_AT, DPORT6_AT].map(|at| Classes::new(|port| part(&tables, at, port)));
+        Toeplitz {
+            key,
+            tables,
+            classes,
+        }
+    }
+
+    /// Whether the key can steer FULL-NAT's answers.
+    ///
+    /// # Errors
+    /// [`UselessKey`].
+    pub fn check(&self) -> Result<(), UselessKey> {
+        self.classes.iter().try_for_each(Classes::check)
+    }
+
+    /// The local ports of a class (below [`super::BUCKETS`]): those that add it, in the low bits,
+    /// to the hash of an IPv4 or IPv6 flow that they are the destination port of.
+    #[inline]
+    #[must_use]
+    pub fn ports_of(&self, class: usize, ipv6: bool) -> &[u16] {
+        self.classes[usize::from(ipv6)].ports(class)
     }
 
     /// The key, for the ports' RSS.
@@ -73,7 +103,36 @@ impl Toeplitz {
     #[inline]
     #[must_use]
     pub fn dport_part(&self, dport: u16) -> u32 {
-        let p = dport.to_be_bytes();
-        self.tables[10][usize::from(p[0])] ^ self.tables[11][usize::from(p[1])]
+        part(&self.tables, DPORT4_AT, dport)
     }
+
+    /// The hash of an IPv6 flow; addresses and ports as in [`crate::packet::Key6`].
+    #[inline]
+    #[must_use]
+    pub fn hash6(&self, addrs: &[u64; 4], ports: u32) -> u32 {
+        let mut h = 0;
+        for (word, tables) in addrs.iter().zip(self.tables.chunks_exact(8)) {
+            for (byte, table) in word.to_be_bytes().into_iter().zip(tables) {
+                h ^= table[usize::from(byte)];
+            }
+        }
+        for (byte, table) in ports.to_be_bytes().into_iter().zip(&self.tables[32..]) {
+            h ^= table[usize::from(byte)];
+        }
+        h
+    }
+
+    /// As [`Toeplitz::dport_part`], for [`Toeplitz::hash6`].
+    #[inline]
+    #[must_use]
+    pub fn dport_part6(&self, dport: u16) -> u32 {
+        part(&self.tables, DPORT6_AT, dport)
+    }
+}
+
+/// What a port that stands at byte `at` of the input adds to the hash.
+#[inline]
+fn part(tables: &[[u32; 256]; INPUT_LEN], at: usize, port: u16) -> u32 {
+    let [high, low] = port.to_be_bytes();
+    tables[at][usize::from(high)] ^ tables[at + 1][usize::from(low)]
 }

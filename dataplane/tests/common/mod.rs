@@ -266,6 +266,7 @@ impl Director {
                 events,
                 counters: Arc::clone(&counters),
                 max_connections: shape.max_connections,
+                max_connections6: shape.max_connections,
                 pages: Pages::Plain,
                 secret: [1, 2, 3, u64::from(me)],
                 snapshot: Arc::clone(&snapshot),
@@ -435,14 +436,14 @@ pub fn to_dns(client: SocketAddrV4) -> Packet {
 
 /// The answer of whoever got `frame`: addresses and ports swapped.
 pub fn answer(frame: &[u8], flags: u8) -> Packet {
-    use weir_dataplane::packet::{Parsed, eth, parse};
+    use weir_dataplane::packet::{Key, Parsed, eth, parse};
     let Ok(Parsed::Flow(flow)) = parse(frame, false) else {
         panic!("no flow: {frame:02x?}")
     };
     let key = flow.key.reversed();
     let packet = match key.proto {
-        Proto::Tcp => Packet::tcp(key.source(), key.destination(), flags),
-        Proto::Udp => Packet::udp(key.source(), key.destination()),
+        Proto::Tcp => Packet::tcp(key.source4(), key.destination4(), flags),
+        Proto::Udp => Packet::udp(key.source4(), key.destination4()),
     };
     packet.macs(eth::dst(frame), eth::src(frame))
 }

@@ -125,16 +125,16 @@ fn simulate(seed: u64) {
             let Ok(Parsed::Flow(flow)) = packet::parse(&frame, false) else {
                 panic!()
             };
-            let (from, to_addr) = (flow.key.source(), flow.key.destination());
-            let at = usize::from(flow.l4) + if flow.tcp_flags == 0 { 8 } else { 20 };
+            let (from, to_addr) = (flow.key.source4(), flow.key.destination4());
+            let at = usize::from(flow.l4) + if flow.says == 0 { 8 } else { 20 };
             let n = packet::be32(&frame, at) as usize;
             let c = &mut clients[n];
             match to {
                 To::Port(LAN) => {
                     let known = *seen.entry((from, to_addr)).or_insert(n);
                     assert_eq!(known, n, "seed {seed}: {from} -> {to_addr} is two clients");
-                    let last = flow.tcp_flags == ACK;
-                    let back = match flow.tcp_flags {
+                    let last = flow.says == ACK;
+                    let back = match flow.says {
                         SYN => SYN | ACK,
                         f if f & FIN != 0 => FIN | ACK,
                         _ => ACK | PSH,

@@ -13,7 +13,7 @@ use weir_dataplane::counters::DropReason;
 use weir_dataplane::io::RxChecksum;
 use weir_dataplane::packet::build::{Packet, checksums_right};
 use weir_dataplane::packet::tcp::flags::{ACK, FIN, PSH, RST, SYN};
-use weir_dataplane::packet::{self, Parsed, be16, eth, ipv4, put16};
+use weir_dataplane::packet::{self, Key, Parsed, be16, eth, ipv4, put16};
 use weir_dataplane::route::NeighbourUpdate;
 use weir_dataplane::{CoreId, Mac, Proto, ServerId, Tick};
 
@@ -52,7 +52,7 @@ fn a_connection_there_and_back_byte_by_byte() {
         assert_eq!(at_server[52..], syn[52..], "urgent pointer and payload");
         assert!(checksums_right(&at_server));
         let flow = parsed(&at_server);
-        assert_eq!(flow.key.destination(), server_addr(11, 8080));
+        assert_eq!(flow.key.destination4(), server_addr(11, 8080));
         assert!(flow.key.sport() >= 1024);
 
         let syn_ack = answer(&at_server, SYN | ACK).payload(b"hi").build();
@@ -64,7 +64,7 @@ fn a_connection_there_and_back_byte_by_byte() {
         );
         let flow = parsed(&at_client);
         assert_eq!(
-            (flow.key.source(), flow.key.destination()),
+            (flow.key.source4(), flow.key.destination4()),
             (addr("10.0.0.10:80"), client)
         );
         assert!(checksums_right(&at_client));
@@ -231,7 +231,7 @@ fn what_is_not_forwarded_is_counted_by_name() {
         (
             "UDP to a closed port",
             Packet {
-                dst: addr("10.0.0.10:54"),
+                dst: addr("10.0.0.10:54").into(),
                 ..to_dns(c)
             }
             .build(),
@@ -245,7 +245,7 @@ fn what_is_not_forwarded_is_counted_by_name() {
         (
             "UDP to a local address",
             Packet {
-                dst: addr("10.1.0.100:2000"),
+                dst: addr("10.1.0.100:2000").into(),
                 ..to_dns(c)
             }
             .build(),
@@ -353,7 +353,7 @@ fn tcp_without_a_connection_is_reset() {
         (
             Packet {
                 seq: 7,
-                dst: addr("10.0.0.10:81"),
+                dst: addr("10.0.0.10:81").into(),
                 ..to_web(c, SYN)
             },
             0,
@@ -363,7 +363,7 @@ fn tcp_without_a_connection_is_reset() {
         (
             Packet {
                 seq: 7,
-                dst: addr("10.1.0.100:81"),
+                dst: addr("10.1.0.100:81").into(),
                 ..to_web(c, SYN)
             },
             0,
@@ -399,7 +399,7 @@ fn the_kernel_gets_what_is_its_own_and_sends_through_the_ports() {
         arp.extend_from_slice(&[0x08, 0x06]);
         arp.extend_from_slice(&[0; 28]);
         let ssh = Packet {
-            dst: addr("10.0.0.2:22"),
+            dst: addr("10.0.0.2:22").into(),
             ..to_web(addr("10.0.0.1:999"), SYN)
         }
         .build();
@@ -407,8 +407,11 @@ fn the_kernel_gets_what_is_its_own_and_sends_through_the_ports() {
         ping[23] = ipv4::ICMP;
         packet::checksum::set_ipv4(&mut ping);
         let mut nd = vec![0x33, 0x33, 0, 0, 0, 1];
-        nd.extend_from_slice(&[0; 6]);
-        nd.extend_from_slice(&[0x86, 0xdd]);
+        nd.extend_from_slice(&ROUTER_MAC.0);
+        nd.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255]);
+        nd.extend_from_slice(&[0xfe; 16]);
+        nd.extend_from_slice(&[0xff; 16]);
+        nd.extend_from_slice(&[135; 24]);
         for frame in [&arp, &ssh, &ping, &nd] {
             assert_eq!(
                 only(d.exchange(WAN, frame)),

@@ -153,6 +153,7 @@ fn work(
         events,
         counters: Arc::clone(counters),
         max_connections: args.connections,
+        max_connections6: 1,
         pages: Pages::Huge,
         secret: [0x5eed, 2, 3, 4],
         // Handshakes of a benchmark take seconds; nothing closes.

@@ -4,7 +4,7 @@
 use weir_dataplane::packet::build::Packet;
 use weir_dataplane::packet::checksum::Diff;
 use weir_dataplane::packet::tcp::flags::{ACK, SYN};
-use weir_dataplane::packet::{Parsed, be16, be32, eth, ipv4, parse, put16, put32};
+use weir_dataplane::packet::{Key, Parsed, be16, be32, eth, ipv4, parse, put16, put32};
 
 use crate::testbed::{MACS, PEER, VIP, client};
 
@@ -126,11 +126,11 @@ pub(crate) fn react(frame: &[u8]) -> Reaction {
         return Reaction::None;
     };
     let (seq, ack) = (be32(frame, SEQ_AT), be32(frame, SEQ_AT + 4));
-    match flow.tcp_flags & (SYN | ACK) {
+    match flow.says & (SYN | ACK) {
         SYN => {
             let back = flow.key.reversed();
             let mut packet =
-                Packet::tcp(back.source(), back.destination(), SYN | ACK).macs(PEER, MACS[0]);
+                Packet::tcp(back.source4(), back.destination4(), SYN | ACK).macs(PEER, MACS[0]);
             (packet.seq, packet.ack) = (1, seq.wrapping_add(1));
             Reaction::Answer(padded(packet))
         }

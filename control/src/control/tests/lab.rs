@@ -365,6 +365,7 @@ fn workers(ends: Vec<Vec<SimQueue>>) -> Workers {
             events,
             counters,
             max_connections: 2048,
+            max_connections6: 256,
             pages: Pages::Plain,
             secret: [1, 2, 3, 4],
             snapshot: Snapshot::empty(),

@@ -75,6 +75,7 @@ fn lab(workers: u8) -> Lab {
             events,
             counters: Arc::clone(&counters),
             max_connections: 1024,
+            max_connections6: 64,
             pages: Pages::Plain,
             secret: [5; 4],
             snapshot: Snapshot::empty(),

@@ -124,6 +124,13 @@ impl TimeoutSets {
         }
     }
 
+    /// The longest that any connection stands without a packet, ticks.
+    #[must_use]
+    pub fn longest(&self) -> u32 {
+        let sets = std::iter::once(&self.global).chain(&self.own);
+        sets.flat_map(|set| set.0).max().unwrap_or(0)
+    }
+
     /// The set that a service's connections have.
     #[must_use]
     pub fn of_service(&self, service: ServiceId) -> TimeoutSet {

@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use super::*;
 use crate::io::sim::{SimFrame, SimPool};
 use crate::packet::build::Packet;
@@ -18,7 +20,7 @@ fn over_v6() -> Ends {
 }
 
 fn syn() -> Vec<u8> {
-    let addr = |s: &str| s.parse().unwrap();
+    let addr = |s: &str| s.parse::<SocketAddr>().unwrap();
     Packet::tcp(addr("192.0.2.1:4000"), addr("10.0.0.10:80"), flags::SYN).build()
 }
 

@@ -1,0 +1,247 @@
+//! Connections whose two keys have two owners (NAT): the owner of the answers' key keeps a
+//! *redirect* to the opener.
+//!
+//! ```text
+//!  opener                                  owner of the answers' key
+//!    first packet, Ask  ------------------->  key free, or a redirect for the same connection
+//!    opens, forwards    <-- Told, packet ---  redirect stands, or another connection has it
+//!    now and then       --- Keep ---------->  the redirect lasts on
+//!    connection gone    --- Release ------->  the redirect goes
+//! ```
+//! The first packet is the message: nobody waits, a retransmission asks again, and the answer is
+//! the same. A redirect lasts longer than its connection can without a packet; `Keep` is sent
+//! when the connection's timer record comes up, so once in a timeout. A message that finds its
+//! ring full is lost with the packet, and counted; a lost `Release` costs an entry until its
+//! time is up.
+#![forbid(unsafe_code)]
+
+use arrayvec::ArrayVec;
+
+use super::family::Family;
+use super::open::{Opened, Refusal};
+use crate::conn::state::Direction;
+use crate::conn::{ConnId, Hit};
+use crate::counters::DropReason;
+use crate::forward::ForwardMode;
+use crate::io::{BURST, Frame, PortQueue};
+use crate::packet::{self, Flow, Key4, Key6, Parsed};
+use crate::steer::{Errand, Keys, Message};
+use crate::types::{CoreId, PortId, ServerId, Tick};
+use crate::worker::Worker;
+
+/// What turned up while timers were looked at, at most one for each record.
+pub(crate) type Notes = ArrayVec<(Keys, bool), 128>;
+
+impl<Q: PortQueue> Worker<Q> {
+    /// Takes what other workers say.
+    pub(crate) fn take_errands(&mut self, now: Tick) -> usize {
+        let mut taken = 0;
+        for from in 0..self.links.errands_into.len() {
+            let core = CoreId(from as u8);
+            for _ in 0..BURST {
+                let ring = self.links.errands_into[from].as_mut();
+                let Some(Errand { frame, message }) = ring.and_then(|r| r.pop().ok()) else {
+                    break;
+                };
+                taken += 1;
+                self.counters.handoff_in.add(u64::from(frame.is_some()));
+                self.hear(core, message, frame, now);
+            }
+        }
+        taken
+    }
+
+    /// Says something to another worker; with a full ring it is lost, the packet too.
+    pub(super) fn send_errand(
+        &mut self,
+        core: CoreId,
+        message: Message,
+        frame: Option<(PortId, Q::Frame)>,
+    ) {
+        let packets = u64::from(frame.is_some());
+        let ring = self.links.errands_out.get_mut(usize::from(core.0));
+        let sent = ring
+            .and_then(Option::as_mut)
+            .is_some_and(|ring| ring.push(Errand { frame, message }).is_ok());
+        match sent {
+            true => self.counters.handoff_out.add(packets),
+            false => self.counters.drops[DropReason::HandoffFull as usize].add(packets),
+        }
+    }
+
+    fn hear(
+        &mut self,
+        from: CoreId,
+        message: Message,
+        frame: Option<(PortId, Q::Frame)>,
+        now: Tick,
+    ) {
+        match message {
+            Message::Ask {
+                keys,
+                server,
+                tries,
+            } => {
+                let granted = self.redirect(keys, from, now);
+                let told = Message::Told {
+                    keys,
+                    server,
+                    tries,
+                    granted,
+                };
+                self.send_errand(from, told, frame);
+            }
+            Message::Told {
+                keys,
+                server,
+                tries,
+                granted,
+            } => {
+                if let Some((port, frame)) = frame {
+                    let lane = usize::from(port.0);
+                    self.told(lane, frame, keys, server, (tries, granted), now);
+                }
+            }
+            Message::Keep(keys) => {
+                self.redirect(keys, from, now);
+            }
+            Message::Release(keys) => match keys.outbound.unmapped() {
+                Some(outbound) => self.end_redirect::<Key4>(&outbound, keys, from),
+                None => self.end_redirect::<Key6>(&keys.outbound, keys, from),
+            },
+        }
+    }
+
+    /// Passes answers of a connection on to `opener` from now on, if their key is free.
+    fn redirect(&mut self, keys: Keys, opener: CoreId, now: Tick) -> bool {
+        match (keys.inbound.unmapped(), keys.outbound.unmapped()) {
+            (Some(inbound), Some(outbound)) => {
+                self.redirect_in::<Key4>((inbound, outbound), opener, now)
+            }
+            _ => self.redirect_in::<Key6>((keys.inbound, keys.outbound), opener, now),
+        }
+    }
+
+    fn redirect_in<K: Family>(&mut self, keys: (K, K), opener: CoreId, now: Tick) -> bool {
+        let conns = &K::side(&self.sides).conns;
+        if let Some(Hit { id, .. }) = conns.lookup(conns.hash(&keys.1), &keys.1) {
+            let known = conns.get(id);
+            let same =
+                known.redirected_to() == Some(opener) && known.key(Direction::Inbound) == keys.0;
+            if same {
+                self.keep_redirect::<K>(id, now);
+            }
+            return same;
+        }
+        let ticks = self.redirect_ticks;
+        for _ in 0..2 {
+            let conns = &mut K::side_mut(&mut self.sides).conns;
+            if conns.insert_redirect(keys, opener, ticks, now).is_ok() {
+                return true;
+            }
+            if self.make_room::<K>(now).is_err() {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// An answer passed, or the opener says so: the redirect lasts on.
+    pub(super) fn keep_redirect<K: Family>(&mut self, id: ConnId, now: Tick) {
+        let ticks = self.redirect_ticks;
+        K::side_mut(&mut self.sides)
+            .conns
+            .get_mut(id)
+            .lasts(ticks, now);
+    }
+
+    fn end_redirect<K: Family>(&mut self, outbound: &K, keys: Keys, opener: CoreId) {
+        let conns = &mut K::side_mut(&mut self.sides).conns;
+        if let Some(Hit { id, .. }) = conns.lookup(conns.hash(outbound), outbound) {
+            let known = conns.get(id);
+            if known.redirected_to() == Some(opener)
+                && known.key(Direction::Inbound).widened() == keys.inbound
+            {
+                conns.remove(id);
+            }
+        }
+    }
+
+    /// The packet is back with its answer.
+    fn told(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        keys: Keys,
+        server: ServerId,
+        told: (u8, bool),
+        now: Tick,
+    ) {
+        match packet::parse(frame.bytes(), true) {
+            Ok(Parsed::Flow(flow)) => self.told_in(lane, frame, &flow, keys, server, told, now),
+            Ok(Parsed::Flow6(flow)) => self.told_in(lane, frame, &flow, keys, server, told, now),
+            _ => self.counters.dropped(DropReason::NoConnection),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments)]
+    fn told_in<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<K>,
+        keys: Keys,
+        server: ServerId,
+        (tries, granted): (u8, bool),
+        now: Tick,
+    ) {
+        let conns = &K::side(&self.sides).conns;
+        if let Some(hit) = conns.lookup(conns.hash(&flow.key), &flow.key) {
+            // A retransmission was first. Its connection may have got another server meanwhile.
+            let stands = conns.get(hit.id).key(Direction::Outbound).widened() == keys.outbound;
+            if granted && !stands {
+                self.release(keys);
+            }
+            return self.carry(lane, frame, flow, hit, now);
+        }
+        let opened = match (
+            granted,
+            self.snapshot.server(server),
+            K::narrowed(&keys.outbound),
+        ) {
+            (true, Some(chosen), Some(outbound)) if chosen.forward == ForwardMode::nat => {
+                let chosen = *chosen;
+                let id = self.open_granted(flow.key, outbound, &chosen, now);
+                if id.is_err() {
+                    self.release(keys);
+                }
+                id.map(Opened::Same).map_err(Refusal::Drop)
+            }
+            (true, ..) => {
+                self.release(keys);
+                self.open(flow, tries, now)
+            }
+            (false, ..) => self.open(flow, tries + 1, now),
+        };
+        self.go_on(lane, frame, flow, opened, now);
+    }
+
+    /// Says that a redirect is needed no more.
+    pub(crate) fn release(&mut self, keys: Keys) {
+        let owner = self.steer.owner(&keys.outbound);
+        self.send_errand(owner, Message::Release(keys), None);
+    }
+
+    /// Tells the owners of answers' keys what the timers turned up: connections that go on
+    /// (`true`) and such that are gone.
+    pub(crate) fn pass_notes(&mut self, notes: Notes) {
+        for (keys, stands) in notes {
+            let owner = self.steer.owner(&keys.outbound);
+            let message = match stands {
+                true => Message::Keep(keys),
+                false => Message::Release(keys),
+            };
+            self.send_errand(owner, message, None);
+        }
+    }
+}

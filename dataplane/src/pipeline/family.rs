@@ -1,0 +1,92 @@
+//! What differs between IPv4 and IPv6 on a packet's way: the pipeline is compiled for each.
+#![forbid(unsafe_code)]
+
+use crate::conn::state::Direction;
+use crate::conn::{Conn, ConnTable};
+use crate::forward::fullnat;
+use crate::lip::LocalPorts;
+use crate::packet::{Flow, Key, Key4, Key6};
+
+/// One worker's connections of one kind of key, and the local ports for new ones.
+pub(crate) struct Side<K: Key> {
+    pub(crate) conns: ConnTable<K>,
+    pub(crate) local_ports: LocalPorts<K>,
+}
+
+/// All connections of one worker.
+pub(crate) struct Sides {
+    pub(crate) v4: Side<Key4>,
+    /// IPv6, and those with one side in either family.
+    pub(crate) v6: Side<Key6>,
+}
+
+impl Sides {
+    /// Connections standing.
+    pub(crate) fn len(&self) -> u64 {
+        u64::from(self.v4.conns.len()) + u64::from(self.v6.conns.len())
+    }
+}
+
+/// A family as the pipeline sees it.
+pub(crate) trait Family: Key {
+    /// Its connections.
+    fn side(sides: &Sides) -> &Side<Self>;
+    /// Its connections, to be changed.
+    fn side_mut(sides: &mut Sides) -> &mut Side<Self>;
+    /// New addresses and ports for a packet of `conn` that goes in direction `dir`.
+    fn rewrite(frame: &mut [u8], flow: &Flow<Self>, conn: &Conn<Self>, dir: Direction);
+    /// The key among the IPv6 ones.
+    fn widened(&self) -> Key6;
+    /// The key of this family that `key` stands for.
+    fn narrowed(key: &Key6) -> Option<Self>;
+}
+
+impl Family for Key4 {
+    #[inline]
+    fn side(sides: &Sides) -> &Side<Key4> {
+        &sides.v4
+    }
+
+    #[inline]
+    fn side_mut(sides: &mut Sides) -> &mut Side<Key4> {
+        &mut sides.v4
+    }
+
+    #[inline]
+    fn rewrite(frame: &mut [u8], flow: &Flow<Key4>, conn: &Conn<Key4>, dir: Direction) {
+        fullnat::rewrite4(frame, flow, conn, dir);
+    }
+
+    fn widened(&self) -> Key6 {
+        (*self).into()
+    }
+
+    fn narrowed(key: &Key6) -> Option<Key4> {
+        key.unmapped()
+    }
+}
+
+impl Family for Key6 {
+    #[inline]
+    fn side(sides: &Sides) -> &Side<Key6> {
+        &sides.v6
+    }
+
+    #[inline]
+    fn side_mut(sides: &mut Sides) -> &mut Side<Key6> {
+        &mut sides.v6
+    }
+
+    #[inline]
+    fn rewrite(frame: &mut [u8], flow: &Flow<Key6>, conn: &Conn<Key6>, dir: Direction) {
+        fullnat::rewrite6(frame, flow, conn, dir);
+    }
+
+    fn widened(&self) -> Key6 {
+        *self
+    }
+
+    fn narrowed(key: &Key6) -> Option<Key6> {
+        Some(*key)
+    }
+}

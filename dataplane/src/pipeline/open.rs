@@ -1,0 +1,286 @@
+//! The connection that a packet without one asks for: service, server, keys, entry.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+
+use super::family::Family;
+use crate::conn::entry::{Flags, NewConn};
+use crate::conn::state::{State, TimeoutSet, tcp};
+use crate::conn::{Conn, ConnId};
+use crate::counters::{DropReason, WorkerCounters};
+use crate::forward::ForwardMode;
+use crate::io::PortQueue;
+use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
+use crate::sched::{Cursor, View};
+use crate::service::{Server, Service, ServiceKey, Snapshot};
+use crate::steer::{Keys, Message};
+use crate::types::{CoreId, Proto, Tick};
+use crate::worker::Worker;
+
+/// Servers tried for one packet when answers of the chosen one cannot be told apart (NAT).
+const TRIES: u8 = 3;
+
+/// Why a packet opens no connection here and now.
+pub(super) enum Refusal {
+    Drop(DropReason),
+    /// Not for an address of Weir's.
+    Kernel,
+    /// For an address of Weir's, but nothing is there.
+    NoConnection,
+    /// The owner of the answers' key has to be asked first.
+    Ask(CoreId, Message),
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Refusal::Drop(reason)
+    }
+}
+
+/// A connection that was opened. The two sides may be of different families, and then it is not
+/// among those of the packet's own.
+pub(super) enum Opened {
+    Same(ConnId),
+    Translated(ConnId),
+}
+
+impl<Q: PortQueue> Worker<Q> {
+    /// Opens the connection that `flow` asks for; `tries` servers were refused before.
+    #[cold]
+    pub(super) fn open<K: Family>(
+        &mut self,
+        flow: &Flow<K>,
+        tries: u8,
+        now: Tick,
+    ) -> Result<Opened, Refusal> {
+        let service = wanted_service(&self.snapshot, flow)?;
+        let k = &flow.key;
+        let (from, to) = (k.source(), k.destination());
+        if bad_source(from) {
+            return Err(DropReason::BadSource.into());
+        }
+        if from == to || self.snapshot.address_use(from.ip()).vip {
+            return Err(DropReason::Land.into());
+        }
+        for tries in tries..TRIES {
+            let (server, address) = pick_server(&self.snapshot, service, flow, &mut self.cursors)?;
+            let new = |inbound, outbound| NewConn {
+                inbound,
+                outbound,
+                server_id: server.id,
+                mode: server.forward,
+                flags: Flags::NONE,
+            };
+            if server.forward == ForwardMode::fullnat {
+                let lips = &service.local_addresses;
+                let (steer, proto, id) = (&self.steer, k.proto(), server.id);
+                if address.is_ipv6() == from.is_ipv6() {
+                    let side = K::side_mut(&mut self.sides);
+                    let leased =
+                        side.local_ports
+                            .lease(steer, &side.conns, proto, id, address, lips);
+                    let leased = leased.ok_or(DropReason::LipExhausted)?;
+                    self.give_up_early::<K>(leased.early);
+                    let id = self.insert(&new(*k, leased.reply), now)?;
+                    return Ok(Opened::Same(id));
+                }
+                let side = &mut self.sides.v6;
+                let leased = side
+                    .local_ports
+                    .lease(steer, &side.conns, proto, id, address, lips);
+                let leased = leased.ok_or(DropReason::LipExhausted)?;
+                self.give_up_early::<Key6>(leased.early);
+                let conn = NewConn {
+                    inbound: k.widened(),
+                    outbound: leased.reply,
+                    server_id: server.id,
+                    mode: server.forward,
+                    flags: Flags::TRANSLATED,
+                };
+                return Ok(Opened::Translated(self.insert(&conn, now)?));
+            }
+            let Some(answers) = answers_of(k, server.forward, address) else {
+                return Err(DropReason::NoServer.into());
+            };
+            if server.forward != ForwardMode::nat {
+                return Ok(Opened::Same(self.insert(&new(*k, answers), now)?));
+            }
+            let owner = self.steer.owner(&answers);
+            if owner != self.steer.me() {
+                let keys = Keys {
+                    inbound: k.widened(),
+                    outbound: answers.widened(),
+                };
+                let server = server.id;
+                let message = Message::Ask {
+                    keys,
+                    server,
+                    tries,
+                };
+                return Err(Refusal::Ask(owner, message));
+            }
+            let conns = &K::side(&self.sides).conns;
+            if conns.lookup(conns.hash(&answers), &answers).is_none() {
+                return Ok(Opened::Same(self.insert(&new(*k, answers), now)?));
+            }
+        }
+        Err(DropReason::ReplyKeyTaken.into())
+    }
+
+    /// Opens the NAT connection for which another worker keeps the answers' key.
+    pub(super) fn open_granted<K: Family>(
+        &mut self,
+        inbound: K,
+        outbound: K,
+        server: &Server,
+        now: Tick,
+    ) -> Result<ConnId, DropReason> {
+        let new = NewConn {
+            inbound,
+            outbound,
+            server_id: server.id,
+            mode: ForwardMode::nat,
+            flags: Flags::REDIRECTED,
+        };
+        self.insert(&new, now)
+    }
+
+    fn give_up_early<K: Family>(&mut self, closing: Option<ConnId>) {
+        if let Some(closing) = closing {
+            self.close::<K>(closing);
+            self.counters.lip_early_reuse.add(1);
+        }
+    }
+
+    /// Inserts a connection, in the place of another one if the table is full, and counts it.
+    fn insert<K: Family>(&mut self, new: &NewConn<K>, now: Tick) -> Result<ConnId, DropReason> {
+        let timeouts = self.snapshot.timeouts.get(TimeoutSet::default());
+        let ticks = timeouts.of(State::None);
+        let conns = &mut K::side_mut(&mut self.sides).conns;
+        let id = match conns.insert(new, ticks, now) {
+            Ok(inserted) => inserted.0,
+            Err(_) => {
+                self.make_room::<K>(now)?;
+                let conns = &mut K::side_mut(&mut self.sides).conns;
+                let inserted = conns.insert(new, ticks, now);
+                inserted.map_err(|_| DropReason::ConnTableFull)?.0
+            }
+        };
+        self.counters.conns_opened.add(1);
+        self.counters.conns.set(self.sides.len());
+        if let Some(cells) = self.counters.servers.get(new.server_id) {
+            cells.conns.add(1);
+            cells.inactive.add(1); // state NONE; the packet makes it active
+        }
+        Ok(id)
+    }
+
+    /// Evicts somebody from a full table.
+    pub(super) fn make_room<K: Family>(&mut self, now: Tick) -> Result<(), DropReason> {
+        let victim = K::side_mut(&mut self.sides).conns.victim(now);
+        self.close::<K>(victim.ok_or(DropReason::ConnTableFull)?);
+        self.counters.conns_evicted.add(1);
+        Ok(())
+    }
+
+    /// Forgets a connection before its time.
+    pub(super) fn close<K: Family>(&mut self, id: ConnId) {
+        if let Some(conn) = K::side_mut(&mut self.sides).conns.remove(id) {
+            conn_gone(&self.counters, &conn);
+            self.counters.conns.set(self.sides.len());
+            if let Some(keys) = redirected_keys(&conn) {
+                self.release(keys);
+            }
+        }
+    }
+}
+
+/// The keys of a connection whose answers another worker passes on.
+pub(crate) fn redirected_keys<K: Family>(conn: &Conn<K>) -> Option<Keys> {
+    use crate::conn::state::Direction::{Inbound, Outbound};
+    conn.flags().has(Flags::REDIRECTED).then(|| Keys {
+        inbound: conn.key(Inbound).widened(),
+        outbound: conn.key(Outbound).widened(),
+    })
+}
+
+/// Takes a connection that is gone out of its server's gauges.
+pub(crate) fn conn_gone<K: Key>(counters: &WorkerCounters, conn: &Conn<K>) {
+    if let Some(cells) = counters.servers.get(conn.server_id()) {
+        let gauge = if conn.state().is_active() {
+            &cells.active
+        } else {
+            &cells.inactive
+        };
+        gauge.sub(1);
+    }
+}
+
+/// The key of the packets that `server` answers with; where they do not come this way it only
+/// names the server, which may be of the other family then (TUN).
+fn answers_of<K: Family>(inbound: &K, mode: ForwardMode, server: SocketAddr) -> Option<K> {
+    match K::between(inbound.proto(), server, inbound.source()) {
+        None if mode == ForwardMode::tun => Some(inbound.reversed()),
+        answers => answers,
+    }
+}
+
+/// Whether no packet may come from there.
+pub(super) fn bad_source(from: SocketAddr) -> bool {
+    match from {
+        SocketAddr::V4(from) => ipv4::bad_source(u32::from(*from.ip())),
+        SocketAddr::V6(from) => ipv6::bad_source(u128::from(*from.ip())),
+    }
+}
+
+/// The service that a packet without a connection may open one to.
+fn wanted_service<'a, K: Key>(
+    snapshot: &'a Snapshot,
+    flow: &Flow<K>,
+) -> Result<&'a Service, Refusal> {
+    let to = flow.key.destination();
+    let used = snapshot.address_use(to.ip());
+    if !used.vip && !used.local {
+        return Err(Refusal::Kernel);
+    }
+    let key = ServiceKey {
+        proto: flow.key.proto(),
+        vip: to.ip(),
+        port: to.port(),
+    };
+    let service = snapshot.lookup(key).ok_or(Refusal::NoConnection)?;
+    let opens = flow.key.proto() == Proto::Udp || tcp::opens(flow.says, false);
+    if opens {
+        Ok(service)
+    } else {
+        Err(Refusal::NoConnection)
+    }
+}
+
+/// The server for a new connection, and the address and port that it is to be reached at.
+fn pick_server<K: Key>(
+    snapshot: &Snapshot,
+    service: &Service,
+    flow: &Flow<K>,
+    cursors: &mut [Cursor],
+) -> Result<(Server, SocketAddr), DropReason> {
+    let cursor = cursors
+        .get_mut(service.id.0 as usize)
+        .ok_or(DropReason::NoServer)?;
+    let view = View {
+        servers: &service.servers,
+        generation: snapshot.generation,
+    };
+    let at = service
+        .scheduler
+        .pick(view, cursor)
+        .ok_or(DropReason::NoServer)?;
+    let server = service.servers.get(at).and_then(|c| snapshot.server(c.id));
+    let server = *server.ok_or(DropReason::NoServer)?;
+    let mut address = server.address;
+    if address.port() == 0 {
+        // A server of an every-port service gets the port that the client asked for.
+        address.set_port(flow.key.dport());
+    }
+    Ok((server, address))
+}
