@@ -153,7 +153,9 @@ impl Appliance {
     fn start(file: &Path, config: Config) -> anyhow::Result<Appliance> {
         let workers = config.workers.cores.workers();
         let pairs = usize::from(workers) * usize::from(workers - 1);
-        let rings = pairs * handoff_ring(workers) + 2 * KERNEL_RING * usize::from(workers);
+        let handoffs = handoff_ring(workers);
+        let between = pairs * (handoffs + steer::errand_room(handoffs));
+        let rings = between + 2 * KERNEL_RING * usize::from(workers);
         let dataplane = dpdk::open(&config, MICROSOFT_KEY, rings)?;
         let outsides = Outsides::create(&dataplane.ports)?;
         let ports = control_ports(&config, &dataplane, &outsides);

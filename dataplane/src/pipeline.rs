@@ -302,7 +302,7 @@ impl<Q: PortQueue> Worker<Q> {
         } else if let Some((flow, hit)) = self.find_translated(flow) {
             return self.conclude(lane, frame, &flow, Some(hit), Arrival::Handed, now);
         } else if self.snapshot.address_use(flow.key.source().ip()).vip {
-            return self.answer_past_us(lane, frame, flow, arrival, now);
+            return self.answer_past_us(lane, frame, flow, now);
         }
         let opened = self.open(flow, 0, now);
         self.go_on(lane, frame, flow, opened, now);

@@ -16,7 +16,7 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::io::Frame;
 use weir_dataplane::packet::build::Packet;
 use weir_dataplane::packet::tcp::flags::{ACK, SYN};
-use weir_dataplane::packet::{Key4, Parsed, parse};
+use weir_dataplane::packet::{Key, Key4, Parsed, parse};
 use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarget};
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
@@ -95,6 +95,7 @@ pub(crate) fn snapshot(connections: u32, closing: u32, counters: &WorkerCounters
             service: ServiceId(0),
             address: SocketAddr::from(([10, 1, 0, 11 + n as u8], 8080)),
             forward: ForwardMode::fullnat,
+            tunnel: None,
         });
         servers.push(Candidate { id, weight: 1 });
     }
@@ -328,7 +329,7 @@ pub(crate) fn from_server((addrs, ports): (u64, u32), flags: u8, len: usize) -> 
         proto: Proto::Tcp,
     };
     padded(
-        Packet::tcp(key.source(), key.destination(), flags).macs(PEER, MACS[1]),
+        Packet::tcp(key.source4(), key.destination4(), flags).macs(PEER, MACS[1]),
         len,
     )
 }

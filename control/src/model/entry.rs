@@ -266,6 +266,7 @@ impl ServiceEntry {
             service: self.id,
             address: server.address,
             forward: self.forward,
+            tunnel: None,
         }
     }
 

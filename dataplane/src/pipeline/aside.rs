@@ -4,7 +4,7 @@
 
 use super::family::Family;
 use super::punt::Punt;
-use super::{Arrival, INBOUND, OUTBOUND};
+use super::{INBOUND, OUTBOUND};
 use crate::conn::Hit;
 use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, Way};
@@ -94,7 +94,6 @@ impl<Q: PortQueue> Worker<Q> {
         lane: usize,
         frame: Q::Frame,
         flow: &Flow<K>,
-        arrival: Arrival,
         now: Tick,
     ) {
         let key = flow.key.reversed();
@@ -103,7 +102,8 @@ impl<Q: PortQueue> Worker<Q> {
         if used.vip || used.local {
             return self.counters.dropped(DropReason::Land);
         }
-        if owner != self.steer.me() && arrival == Arrival::Wire {
+        if owner != self.steer.me() {
+            // Whoever handed it over knew its own key's owner only.
             return self.away(owner, lane, frame);
         }
         let conns = &K::side(&self.sides).conns;

@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 
 use crate::conn::state::{Rules, TimeoutChanges, TimeoutSets, Timeouts};
 use crate::forward::ForwardMode;
+use crate::forward::tun::Tunnel;
 use crate::sched::SchedulerKind;
 use crate::types::{Proto, ServerId, ServiceId};
 
@@ -108,6 +109,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// How packets reach it.
     pub forward: ForwardMode,
+    /// What they travel in, for [`ForwardMode::tun`].
+    pub tunnel: Option<Tunnel>,
 }
 
 /// Why an address is Weir's: nothing for it is passed to the kernel as TCP or UDP.

@@ -44,6 +44,7 @@ fn a_changed_server_copies_one_chunk_and_shares_the_rest() {
         service: ServiceId(0),
         address: SocketAddr::new(Ipv4Addr::from(id).into(), 80),
         forward: ForwardMode::fullnat,
+        tunnel: None,
     };
     let mut b = SnapshotBuilder::default();
     for id in 0..600 {

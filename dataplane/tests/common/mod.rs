@@ -6,7 +6,7 @@
 // Each test binary uses its own part, and nothing outside sees it.
 #![allow(dead_code, unreachable_pub)]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -121,6 +121,7 @@ pub fn services(
                 service: ServiceId(id),
                 address: server_addr(host, rport).into(),
                 forward: ForwardMode::fullnat,
+                tunnel: None,
             });
         }
         b.service(Arc::new(Service {
@@ -149,29 +150,24 @@ pub fn services(
 }
 
 pub fn fib(epoch: u16) -> Fib {
-    let port = |port, gateway: Option<Ipv4Addr>| RouteTarget::Port {
-        port,
-        gateway: gateway.map(IpAddr::V4),
-        source: None,
+    let route = |prefix: &str, len, port, gateway: Option<&str>, source: &str| Route {
+        prefix: prefix.parse().unwrap(),
+        len,
+        target: RouteTarget::Port {
+            port,
+            gateway: gateway.map(|g| g.parse().unwrap()),
+            source: Some(source.parse().unwrap()),
+        },
     };
     Fib::new(
         epoch,
         &[
-            Route {
-                prefix: Ipv4Addr::UNSPECIFIED.into(),
-                len: 0,
-                target: port(WAN, Some(ROUTER)),
-            },
-            Route {
-                prefix: [10, 0, 0, 0].into(),
-                len: 24,
-                target: port(WAN, None),
-            },
-            Route {
-                prefix: [10, 1, 0, 0].into(),
-                len: 24,
-                target: port(LAN, None),
-            },
+            route("0.0.0.0", 0, WAN, Some("10.0.0.1"), "10.0.0.2"),
+            route("10.0.0.0", 24, WAN, None, "10.0.0.2"),
+            route("10.1.0.0", 24, LAN, None, "10.1.0.2"),
+            route("::", 0, WAN, Some("2001:db8:0::1"), "2001:db8:0::2"),
+            route("2001:db8:0::", 64, WAN, None, "2001:db8:0::2"),
+            route("2001:db8:1::", 64, LAN, None, "2001:db8:1::2"),
         ],
     )
 }
@@ -192,6 +188,23 @@ pub fn server_neighbour(n: u8) -> NeighbourUpdate {
         addr: server_addr(n, 0).ip().to_owned().into(),
         mac: Some(server_mac(n)),
     }
+}
+
+/// The router's and the servers' IPv6 addresses: 2001:db8:1::11 and so on.
+pub fn neighbours6() -> Vec<NeighbourUpdate> {
+    let at = |id, port, addr: String, mac| NeighbourUpdate {
+        id: NeighbourId(id),
+        port,
+        addr: addr.parse().unwrap(),
+        mac: Some(mac),
+    };
+    let router = at(100, WAN, "2001:db8:0::1".into(), ROUTER_MAC);
+    let server = |n: u8| {
+        let addr = format!("2001:db8:1::{n}");
+        at(100 + u16::from(n), LAN, addr, server_mac(n))
+    };
+    let servers = (11..=13).map(server);
+    std::iter::once(router).chain(servers).collect()
 }
 
 /// The director and everything around it.
@@ -283,6 +296,9 @@ impl Director {
             d.tell(|| Command::Neighbour(router()));
             for n in 11..=13 {
                 d.tell(|| Command::Neighbour(server_neighbour(n)));
+            }
+            for neighbour in neighbours6() {
+                d.tell(|| Command::Neighbour(neighbour));
             }
             d.settle();
         }
@@ -434,16 +450,23 @@ pub fn to_dns(client: SocketAddrV4) -> Packet {
     Packet::udp(client, SocketAddrV4::new(VIP, 53)).macs(ROUTER_MAC, WAN_MAC)
 }
 
+/// A frame's protocol, where it comes from and where it goes.
+pub fn ends(frame: &[u8]) -> (Proto, SocketAddr, SocketAddr) {
+    use weir_dataplane::packet::{Key, Parsed, parse};
+    match parse(frame, false) {
+        Ok(Parsed::Flow(f)) => (f.key.proto, f.key.source(), f.key.destination()),
+        Ok(Parsed::Flow6(f)) => (f.key.proto, f.key.source(), f.key.destination()),
+        other => panic!("no flow: {other:?} {frame:02x?}"),
+    }
+}
+
 /// The answer of whoever got `frame`: addresses and ports swapped.
 pub fn answer(frame: &[u8], flags: u8) -> Packet {
-    use weir_dataplane::packet::{Key, Parsed, eth, parse};
-    let Ok(Parsed::Flow(flow)) = parse(frame, false) else {
-        panic!("no flow: {frame:02x?}")
-    };
-    let key = flow.key.reversed();
-    let packet = match key.proto {
-        Proto::Tcp => Packet::tcp(key.source4(), key.destination4(), flags),
-        Proto::Udp => Packet::udp(key.source4(), key.destination4()),
+    use weir_dataplane::packet::eth;
+    let (proto, src, dst) = ends(frame);
+    let packet = match proto {
+        Proto::Tcp => Packet::tcp(dst, src, flags),
+        Proto::Udp => Packet::udp(dst, src),
     };
     packet.macs(eth::dst(frame), eth::src(frame))
 }

@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod modes;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -24,6 +24,7 @@ fn snapshot(generation: u64, server: u32) -> Arc<Snapshot> {
         service: ServiceId(0),
         address: SocketAddr::new(IpAddr::from([10, 1, 0, 11]), 80),
         forward: ForwardMode::fullnat,
+        tunnel: None,
     });
     Arc::new(builder.build(generation))
 }

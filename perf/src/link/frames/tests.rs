@@ -17,8 +17,8 @@ fn data_of_any_client_has_right_checksums_and_carries_its_stamp() {
             let Ok(Parsed::Flow(flow)) = parse(&frame, false) else {
                 panic!("no flow");
             };
-            assert_eq!(flow.key.source(), client(n));
-            assert_eq!(flow.key.destination(), VIP);
+            assert_eq!(flow.key.source4(), client(n));
+            assert_eq!(flow.key.destination4(), VIP);
         }
     }
 }
@@ -37,7 +37,7 @@ fn the_world_completes_handshakes() {
     let Ok(Parsed::Flow(flow)) = parse(&ack, false) else {
         panic!("no flow");
     };
-    assert_eq!(flow.key.source(), client(70_001));
+    assert_eq!(flow.key.source4(), client(70_001));
     assert_eq!(react(&ack), Reaction::Open(70_001));
 }
 

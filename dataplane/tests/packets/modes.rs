@@ -1,0 +1,376 @@
+//! Every forwarding mode in both families and between them, through one and three workers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use weir_dataplane::command::Command;
+use weir_dataplane::counters::{DropReason, ServerCounters};
+use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::io::RxChecksum;
+use weir_dataplane::packet::build::{Packet, checksums_right};
+use weir_dataplane::packet::eth;
+use weir_dataplane::packet::tcp::flags::{ACK, FIN, SYN};
+use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, SnapshotBuilder};
+use weir_dataplane::steer::Alignment;
+use weir_dataplane::{Mac, Proto, ServerId, ServiceId};
+
+use crate::common::*;
+use crate::only;
+
+const VIP4: &str = "10.0.0.10:80";
+const VIP6: &str = "[2001:db8:0::10]:80";
+const CLIENT4: &str = "192.0.2.7:40000";
+const CLIENT6: &str = "[2001:db8:c::7]:40000";
+
+fn at(s: &str) -> SocketAddr {
+    s.parse().unwrap()
+}
+
+/// A director with one service of each protocol at `vip`, all servers reached by `mode`.
+fn director(shape: &Shape, vip: &str, mode: ForwardMode, servers: &[&str]) -> Director {
+    let mut d = Director::new(shape);
+    let mut b = SnapshotBuilder::default();
+    for (service, proto) in [(0, Proto::Tcp), (1, Proto::Udp)] {
+        let ids = (service * 4..).map(ServerId);
+        let servers: Vec<_> = ids.zip(servers).collect();
+        for &(id, address) in &servers {
+            b.server(Server {
+                id,
+                service: ServiceId(service),
+                address: at(address),
+                forward: mode,
+                tunnel: None,
+            });
+        }
+        b.service(Arc::new(Service {
+            id: ServiceId(service),
+            name: "s".into(),
+            key: ServiceKey {
+                proto,
+                vip: at(vip).ip(),
+                port: at(vip).port(),
+            },
+            scheduler: SchedulerKind::rr,
+            servers: servers
+                .iter()
+                .map(|(id, _)| Candidate { id: *id, weight: 1 })
+                .collect(),
+            local_addresses: ["10.1.0.100", "10.1.0.101", "2001:db8:1::64"]
+                .map(|a| a.parse().unwrap())
+                .into_iter()
+                .collect(),
+        }));
+    }
+    let snapshot = Arc::new(b.build(2));
+    d.tell(|| Command::Snapshot(Arc::clone(&snapshot)));
+    d.settle();
+    d.events.clear();
+    d
+}
+
+fn packet(proto: Proto, from: &str, to: &str, flags: u8) -> Packet {
+    let packet = match proto {
+        Proto::Tcp => Packet::tcp(at(from), at(to), flags),
+        Proto::Udp => Packet::udp(at(from), at(to)),
+    };
+    packet.macs(ROUTER_MAC, WAN_MAC).payload(b"odd")
+}
+
+fn macs(frame: &[u8]) -> (Mac, Mac) {
+    (eth::src(frame), eth::dst(frame))
+}
+
+fn shapes() -> Vec<Shape> {
+    let three = |rss, alignment| Shape {
+        rss,
+        alignment,
+        ..Shape::workers(3)
+    };
+    vec![
+        Shape::default(),
+        three(true, Alignment::Aligned),
+        three(false, Alignment::Unaligned),
+        three(false, Alignment::Aligned), // workers believe an RSS that is not there
+    ]
+}
+
+/// Modes whose answers come back through the director: what the server sees as its client
+/// (`None`: a local address), and everything there and back.
+#[test]
+fn there_and_back() {
+    let rows = [
+        (
+            "FULL-NAT",
+            ForwardMode::fullnat,
+            CLIENT4,
+            VIP4,
+            "10.1.0.11:8080",
+            None,
+        ),
+        (
+            "FULL-NAT66",
+            ForwardMode::fullnat,
+            CLIENT6,
+            VIP6,
+            "[2001:db8:1::11]:8080",
+            None,
+        ),
+        (
+            "NAT64",
+            ForwardMode::fullnat,
+            CLIENT6,
+            VIP6,
+            "10.1.0.11:8080",
+            None,
+        ),
+        (
+            "NAT46",
+            ForwardMode::fullnat,
+            CLIENT4,
+            VIP4,
+            "[2001:db8:1::11]:8080",
+            None,
+        ),
+        (
+            "NAT",
+            ForwardMode::nat,
+            CLIENT4,
+            VIP4,
+            "10.1.0.11:8080",
+            Some(CLIENT4),
+        ),
+        (
+            "NAT66",
+            ForwardMode::nat,
+            CLIENT6,
+            VIP6,
+            "[2001:db8:1::11]:8080",
+            Some(CLIENT6),
+        ),
+    ];
+    for (name, mode, client, vip, server, seen_as) in rows {
+        for (shape, proto) in shapes()
+            .iter()
+            .flat_map(|s| [(s, Proto::Tcp), (s, Proto::Udp)])
+        {
+            let what = format!("{name} {proto} {shape:?}");
+            let mut d = director(shape, vip, mode, &[server]);
+            let (to, f) = only(d.exchange(WAN, &packet(proto, client, vip, SYN).build()));
+            assert_eq!(
+                (to, macs(&f)),
+                (To::Port(LAN), (LAN_MAC, server_mac(11))),
+                "{what}"
+            );
+            assert!(checksums_right(&f), "{what}");
+            let (_, from, to) = ends(&f);
+            assert_eq!(to, at(server), "{what}");
+            match seen_as {
+                Some(client) => assert_eq!(from, at(client), "{what}"),
+                None => assert!(
+                    from.port() >= 1024 && from.is_ipv4() == to.is_ipv4(),
+                    "{what}"
+                ),
+            }
+            assert_eq!(f[f.len() - 3..], *b"odd", "{what}");
+            assert_eq!(hops(&f), 63, "{what}");
+
+            let reply = answer(&f, SYN | ACK).payload(b"reply").build();
+            let (to, f) = only(d.exchange(LAN, &reply));
+            assert_eq!(
+                (to, macs(&f)),
+                (To::Port(WAN), (WAN_MAC, ROUTER_MAC)),
+                "{what}"
+            );
+            assert!(checksums_right(&f), "{what}");
+            assert_eq!(ends(&f), (proto, at(vip), at(client)), "{what}");
+            assert_eq!(f[f.len() - 5..], *b"reply", "{what}");
+
+            let (_, again) = only(d.exchange(WAN, &packet(proto, client, vip, ACK).build()));
+            assert_eq!(
+                ends(&again),
+                (proto, from, at(server)),
+                "{what}: the same way again"
+            );
+
+            let id = ServerId(if proto == Proto::Tcp { 0 } else { 4 });
+            let cells = |f: fn(&ServerCounters) -> u64| d.sum(|c| f(c.servers.get(id).unwrap()));
+            assert_eq!(cells(|s| s.conns.get()), 1, "{what}");
+            assert_eq!(
+                (
+                    cells(|s| s.in_packets.get()),
+                    cells(|s| s.out_packets.get())
+                ),
+                (2, 1)
+            );
+            let active = u64::from(proto == Proto::Tcp);
+            assert_eq!(
+                (cells(|s| s.active.get()), cells(|s| s.inactive.get())),
+                (active, 1 - active)
+            );
+            d.assert_books();
+            d.assert_runs_out();
+        }
+    }
+}
+
+fn hops(frame: &[u8]) -> u8 {
+    if frame[12..14] == [0x86, 0xdd] {
+        frame[21]
+    } else {
+        frame[22]
+    }
+}
+
+/// Modes whose answers pass the director by: the packet is the client's but for the TTL.
+#[test]
+fn direct_routing_changes_a_hop_and_the_mac() {
+    let rows = [
+        (CLIENT4, VIP4, "10.1.0.11:80"),
+        (CLIENT6, VIP6, "[2001:db8:1::11]:80"),
+    ];
+    for (client, vip, server) in rows {
+        for (shape, proto) in shapes()
+            .iter()
+            .flat_map(|s| [(s, Proto::Tcp), (s, Proto::Udp)])
+        {
+            let mut d = director(shape, vip, ForwardMode::dr, &[server]);
+            let sent = packet(proto, client, vip, SYN).build();
+            let (to, f) = only(d.exchange(WAN, &sent));
+            assert_eq!((to, macs(&f)), (To::Port(LAN), (LAN_MAC, server_mac(11))));
+            let expected = Packet {
+                ttl: 63,
+                ..packet(proto, client, vip, SYN)
+            };
+            assert_eq!(f[12..], expected.build()[12..]);
+            only(d.exchange(WAN, &packet(proto, client, vip, ACK).build()));
+
+            // An answer that is routed through the director all the same goes on to the client.
+            let reply = answer(&f, SYN | ACK).build();
+            let (to, f) = only(d.exchange(LAN, &reply));
+            assert_eq!((to, macs(&f)), (To::Port(WAN), (WAN_MAC, ROUTER_MAC)));
+            assert_eq!(ends(&f), (proto, at(vip), at(client)));
+            assert_eq!(hops(&f), 63);
+            d.assert_books();
+            d.assert_runs_out();
+        }
+    }
+}
+
+#[test]
+fn the_director_itself_gets_its_packets_unchanged() {
+    for (client, vip) in [(CLIENT4, VIP4), (CLIENT6, VIP6)] {
+        let mut d = director(&Shape::default(), vip, ForwardMode::local, &[vip]);
+        let sent = packet(Proto::Tcp, client, vip, SYN).build();
+        assert_eq!(only(d.exchange(WAN, &sent)), (To::Kernel(WAN), sent));
+        d.assert_books();
+        d.assert_runs_out();
+    }
+}
+
+/// Two connections of one client port to two services, and NAT to the same server: the second
+/// one's answers could not be told from the first one's, so it gets the other server.
+#[test]
+fn answers_are_told_apart() {
+    for shape in shapes() {
+        let mut d = director(
+            &shape,
+            VIP4,
+            ForwardMode::nat,
+            &["10.1.0.11:80", "10.1.0.12:80"],
+        );
+        let mut b = SnapshotBuilder::default();
+        for (service, vip) in [(0, "10.0.0.10"), (1, "10.0.0.11"), (2, "10.0.0.12")] {
+            let ids = [ServerId(service * 2), ServerId(service * 2 + 1)];
+            for (id, n) in ids.into_iter().zip([11, 12]) {
+                b.server(Server {
+                    id,
+                    service: ServiceId(service),
+                    address: server_addr(n, 80).into(),
+                    forward: ForwardMode::nat,
+                    tunnel: None,
+                });
+            }
+            b.service(Arc::new(Service {
+                id: ServiceId(service),
+                name: "s".into(),
+                key: ServiceKey {
+                    proto: Proto::Tcp,
+                    vip: vip.parse().unwrap(),
+                    port: 80,
+                },
+                scheduler: SchedulerKind::rr,
+                servers: ids.map(|id| Candidate { id, weight: 1 }).to_vec(),
+                local_addresses: Default::default(),
+            }));
+        }
+        let snapshot = Arc::new(b.build(3));
+        d.tell(|| Command::Snapshot(Arc::clone(&snapshot)));
+        d.settle();
+        let syn = |n: u8| packet(Proto::Tcp, CLIENT4, &format!("10.0.0.{n}:80"), SYN).build();
+        let (_, first) = only(d.exchange(WAN, &syn(10)));
+        let (_, second) = only(d.exchange(WAN, &syn(11)));
+        assert_ne!(ends(&first).2, ends(&second).2, "{shape:?}");
+        // Both are taken now.
+        assert_eq!(d.exchange(WAN, &syn(12)), vec![]);
+        assert_eq!(d.drops(DropReason::ReplyKeyTaken), 1);
+        // A retransmission asks again, and is answered alike.
+        let (_, again) = only(d.exchange(WAN, &syn(10)));
+        assert_eq!(ends(&again), ends(&first));
+        for (n, f) in [(10, &first), (11, &second)] {
+            let (_, back) = only(d.exchange(LAN, &answer(f, SYN | ACK).build()));
+            assert_eq!(ends(&back).1, at(&format!("10.0.0.{n}:80")));
+        }
+        only(d.exchange(
+            WAN,
+            &packet(Proto::Tcp, CLIENT4, "10.0.0.11:80", ACK).build(),
+        ));
+        // The first one's end makes its key free, at whichever worker it is.
+        for (port, f) in [
+            (
+                WAN,
+                packet(Proto::Tcp, CLIENT4, "10.0.0.10:80", FIN | ACK).build(),
+            ),
+            (LAN, answer(&first, FIN | ACK).build()),
+        ] {
+            only(d.exchange(port, &f));
+        }
+        d.now = d.now.after(weir_dataplane::Tick::seconds(121));
+        d.settle();
+        let (_, third) = only(d.exchange(WAN, &syn(12)));
+        assert_eq!(ends(&third).2, ends(&first).2);
+        d.assert_books();
+        d.assert_runs_out();
+    }
+}
+
+/// NAT64 without a checksum on the IPv4 side gets one; and what a card says of checksums counts.
+#[test]
+fn udp_over_ipv6_always_has_a_checksum() {
+    let mut d = director(
+        &Shape::default(),
+        VIP6,
+        ForwardMode::fullnat,
+        &["10.1.0.11:53"],
+    );
+    let (_, f) = only(d.exchange(WAN, &packet(Proto::Udp, CLIENT6, VIP6, 0).build()));
+    let bare = Packet {
+        no_checksum: true,
+        ..answer(&f, 0)
+    };
+    let (_, back) = only(d.exchange(LAN, &bare.payload(b"answer").build()));
+    assert!(checksums_right(&back));
+    let partial = Packet {
+        partial: true,
+        ..packet(Proto::Udp, CLIENT6, VIP6, 0)
+    };
+    let said = RxChecksum {
+        l4_partial: true,
+        ..RxChecksum::default()
+    };
+    d.deliver_with(WAN, &partial.build(), said);
+    d.settle();
+    let (_, f) = only(d.collect());
+    assert!(checksums_right(&f));
+    d.assert_books();
+}
