@@ -83,7 +83,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
         }
     }
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|s| (s.name(), *s)).collect();
-    let modes: Vec<_> = ForwardMode::ALL.iter().map(|m| (m.name(), *m)).collect();
+    let modes = [("fullnat", ForwardMode::fullnat)]; // the others: checks of theirs come next
     let protocols = [("tcp", Proto::Tcp), ("udp", Proto::Udp)];
     let scheduler = section.choice(p, "scheduler", &schedulers, LVS_SCHEDULERS);
     let forward = section.choice(p, "forward", &modes, LVS_MODES);
