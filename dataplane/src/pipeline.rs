@@ -13,12 +13,12 @@
 #![forbid(unsafe_code)]
 
 use crate::command::Event;
-use crate::conn::state::{Direction, State, TimeoutSet, Way, tcp, udp};
+use crate::conn::state::{Direction, State, Way, tcp, udp};
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
 use crate::cpu::prefetch;
 use crate::io::{BURST, Burst, Frame, PortQueue};
-use crate::packet::tcp::flags::{RST, SYN};
+use crate::packet::tcp::flags::RST;
 use crate::packet::{self, Flow, Key6, Kind, checksum, eth};
 use crate::route::{Hop, NeighbourId};
 use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
@@ -30,6 +30,7 @@ mod errands;
 mod family;
 mod odd;
 mod open;
+mod over;
 mod punt;
 mod reset;
 
@@ -251,7 +252,7 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         match hit {
-            Some(hit) if !self.is_reuse(hit, flow) => self.carry(lane, frame, flow, hit, now),
+            Some(hit) if !self.is_over(hit, flow) => self.carry(lane, frame, flow, hit, now),
             other => self.without_conn(lane, frame, flow, other, arrival, now),
         }
     }
@@ -297,8 +298,7 @@ impl<Q: PortQueue> Worker<Q> {
             return self.away(owner, lane, frame);
         }
         if let Some(old) = closing {
-            self.close::<K>(old.id);
-            self.counters.conns_reused.add(1);
+            self.give_up::<K>(old.id);
         } else if let Some((flow, hit)) = self.find_translated(flow) {
             return self.conclude(lane, frame, &flow, Some(hit), Arrival::Handed, now);
         } else if self.snapshot.address_use(flow.key.source().ip()).vip {
@@ -375,10 +375,13 @@ impl<Q: PortQueue> Worker<Q> {
         let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
         let before = conn.state();
         let after = match flow.key.proto() {
-            Proto::Tcp => tcp::next(before, way, flow.says, false),
+            Proto::Tcp => tcp::next(before, way, flow.says, self.secure_tcp),
             Proto::Udp => udp::next(),
         };
-        let timeouts = self.snapshot.timeouts.get(TimeoutSet::default());
+        let timeouts = match self.own_timeouts {
+            false => self.snapshot.timeouts.global(),
+            true => self.snapshot.timeouts_of(conn.server_id()),
+        };
         conn.lasts(timeouts.of(after), now);
         if DIR == INBOUND {
             conn.in_packets = conn.in_packets.saturating_add(1);
@@ -425,15 +428,6 @@ impl<Q: PortQueue> Worker<Q> {
             Ok(Next::Ask(hop)) => self.park(hop, frame, now),
             Err(reason) => self.counters.dropped(reason),
         }
-    }
-
-    /// Whether a new SYN meets the closing connection of the client's last use of its port: then
-    /// a new one opens without delay (IPVS's conn_reuse_mode 1).
-    #[inline]
-    fn is_reuse<K: Family>(&self, hit: Hit, flow: &Flow<K>) -> bool {
-        flow.says & (SYN | RST) == SYN
-            && hit.dir == Direction::Inbound
-            && K::side(&self.sides).conns.get(hit.id).state().is_closing()
     }
 
     /// Moves a connection to another state, in the table and in the server's gauges.

@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 use rtrb::{Consumer, Producer};
 
 use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
+use crate::conn::state::Standing;
 use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
@@ -150,6 +151,15 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) neighbours: Neighbours,
     /// Next hops of servers, by server id.
     pub(crate) server_hops: Vec<ServerHop>,
+    /// What has become of servers, by server id.
+    pub(crate) standings: Vec<Standing>,
+    /// Whether a service has timeouts of its own.
+    pub(crate) own_timeouts: bool,
+    /// Whether a packet of a connection may have to be scheduled anew for its server's sake:
+    /// LVS's `expire_nodest_conn`, and a server is removed.
+    pub(crate) forsaken: bool,
+    /// Whether TCP's secure tables are in force.
+    pub(crate) secure_tcp: bool,
     pub(crate) parking: Parking<Q::Frame>,
     pub(crate) punt: crate::pipeline::PuntPolicers,
     pub(crate) answers: Policer,
@@ -208,6 +218,10 @@ impl<Q: PortQueue> Worker<Q> {
             fib: setup.fib,
             neighbours: Neighbours::default(),
             server_hops: Vec::new(),
+            standings: Vec::new(),
+            own_timeouts: false,
+            forsaken: false,
+            secure_tcp: false,
             parking: Parking::default(),
             punt: crate::pipeline::PuntPolicers::new(setup.now),
             answers: Policer::new(ANSWERS_A_SECOND, setup.now),
@@ -226,6 +240,7 @@ impl<Q: PortQueue> Worker<Q> {
     /// do and the core may rest.
     pub fn poll_once(&mut self, now: Tick) -> usize {
         let mut work = self.take_commands(now);
+        self.secure_tcp = self.snapshot.rules.secure(self.sides.are_short());
         work += self.take_handoffs(now);
         work += self.take_errands(now);
         work += self.take_from_kernel();
@@ -484,6 +499,7 @@ impl<Q: PortQueue> Worker<Q> {
         self.server_hops.clear();
         self.server_hops.resize(servers, unknown);
         self.redirect_ticks = snapshot.timeouts.longest() + REDIRECT_GRACE;
+        self.note_standings(&snapshot, servers);
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 

@@ -124,6 +124,15 @@ impl<K: Key> ConnTable<K> {
         self.redirects
     }
 
+    /// Whether fewer than an eighth of the entries are free: time for what an operator wants
+    /// done then (`secure_tcp` 1 and 2).
+    #[inline]
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        let all = self.capacity();
+        self.live > all - all / 8
+    }
+
     /// Connections that fit.
     #[must_use]
     pub fn capacity(&self) -> u32 {

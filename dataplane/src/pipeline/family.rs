@@ -21,6 +21,11 @@ pub(crate) struct Sides {
 }
 
 impl Sides {
+    /// Whether either table is nearly full.
+    pub(crate) fn are_short(&self) -> bool {
+        self.v4.conns.is_short() || self.v6.conns.is_short()
+    }
+
     /// Connections standing.
     pub(crate) fn len(&self) -> u64 {
         u64::from(self.v4.conns.len()) + u64::from(self.v6.conns.len())

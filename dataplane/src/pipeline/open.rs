@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::family::Family;
 use crate::conn::entry::{Flags, NewConn};
-use crate::conn::state::{State, TimeoutSet, tcp};
+use crate::conn::state::{State, tcp};
 use crate::conn::{Conn, ConnId};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::forward::ForwardMode;
@@ -154,8 +154,7 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Inserts a connection, in the place of another one if the table is full, and counts it.
     fn insert<K: Family>(&mut self, new: &NewConn<K>, now: Tick) -> Result<ConnId, DropReason> {
-        let timeouts = self.snapshot.timeouts.get(TimeoutSet::default());
-        let ticks = timeouts.of(State::None);
+        let ticks = self.snapshot.timeouts_of(new.server_id).of(State::None);
         let conns = &mut K::side_mut(&mut self.sides).conns;
         let id = match conns.insert(new, ticks, now) {
             Ok(inserted) => inserted.0,
@@ -249,7 +248,10 @@ fn wanted_service<'a, K: Key>(
         port: to.port(),
     };
     let service = snapshot.lookup(key).ok_or(Refusal::NoConnection)?;
-    let opens = flow.key.proto() == Proto::Udp || tcp::opens(flow.says, false);
+    let opens = match flow.key.proto() {
+        Proto::Tcp => tcp::opens(flow.says, snapshot.rules.sloppy_tcp),
+        Proto::Udp => true,
+    };
     if opens {
         Ok(service)
     } else {

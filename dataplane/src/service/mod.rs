@@ -177,6 +177,15 @@ impl Snapshot {
         self.servers.get(id.0 as usize / CHUNK)?[id.0 as usize % CHUNK].as_ref()
     }
 
+    /// How long the connections of this server last.
+    #[must_use]
+    pub fn timeouts_of(&self, server: ServerId) -> &Timeouts {
+        match self.server(server) {
+            Some(server) => self.timeouts.of(server.service),
+            None => self.timeouts.global(),
+        }
+    }
+
     /// All servers, by id, removed ones with connections included.
     pub fn servers(&self) -> impl Iterator<Item = &Server> {
         self.servers.iter().flat_map(|chunk| chunk.iter().flatten())

@@ -82,7 +82,7 @@ fn run(row: &Row) -> Result<(), String> {
 }
 
 /// The one row whose `from` was read before the kernel's listing had the connection.
-const MISREAD: &str =
+pub(crate) const MISREAD: &str =
     r#""af":6,"sysctl":{},"path":[["in","S"],["in","F"],["out","S"]],"from":null"#;
 
 #[test]

@@ -3,5 +3,9 @@
 //! packet in every state that packets can reach, for TCP, UDP and SCTP, NAT, DR and TUN).
 #![allow(missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod functions;
 mod oracle;
+mod random;
+mod workers;

@@ -32,7 +32,26 @@ pub(crate) struct Row {
     /// Whether the packet made a connection. `None` for four rows, during which the machine
     /// that was recorded counted others' connections too.
     pub(crate) new: Option<bool>,
-    pub(crate) server: Option<String>,
+    /// How the packet left; and, of the reuse rows with a server weighted 0 or removed, what
+    /// the same packet did once more, and once more with the server back.
+    pub(crate) out: Out,
+    pub(crate) again: Vec<(Out, Option<Seen>)>,
+    server: Option<String>,
+}
+
+/// Where a packet went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Out {
+    /// Nowhere.
+    Nowhere,
+    /// To the server of this number.
+    Server(u64),
+    /// To the client, from the virtual address.
+    Client,
+    /// To the client as the server sent it: there was no connection to translate it by.
+    Untranslated,
+    /// The client got a TCP reset, or word that nobody speaks the protocol.
+    Refused,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +76,8 @@ pub(crate) struct Seen {
     pub(crate) timeout: Option<u32>,
     /// `None` where it was not looked at.
     pub(crate) active: Option<bool>,
+    /// Its server, where there are two.
+    pub(crate) rs: Option<u64>,
 }
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -105,6 +126,14 @@ fn row(text: &str) -> Row {
             1 => Some(true),
             _ => None,
         },
+        out: out(&v["out"]),
+        again: match v.get("out2") {
+            Some(out2) => vec![
+                (out(out2), seen(sctp, &v["to2"])),
+                (out(&v["out3_after_restore"]), seen(sctp, &v["to3"])),
+            ],
+            None => Vec::new(),
+        },
         server: v["server"].as_str().map(str::to_owned),
     }
 }
@@ -125,11 +154,26 @@ fn rules(sysctl: &Value) -> Rules {
     rules
 }
 
+fn out(v: &Value) -> Out {
+    match v {
+        Value::Null => Out::Nowhere,
+        Value::Number(n) => Out::Server(n.as_u64().unwrap()),
+        Value::String(text) => match text.as_str() {
+            "rst" | "icmp3/2" => Out::Refused,
+            "to-client from 10.0.100.1" | "to-client from 2001:db8:100::1" => Out::Client,
+            "to-client from 10.0.2.1" | "to-client from 2001:db8:2::1" => Out::Untranslated,
+            _ => panic!("out {text}"),
+        },
+        _ => panic!("out {v}"),
+    }
+}
+
 fn seen(sctp: bool, v: &Value) -> Option<Seen> {
     (!v.is_null()).then(|| Seen {
         state: state(sctp, &v["state"]),
         timeout: v["timeout"].as_u64().map(|t| t as u32),
         active: v["active"].as_u64().map(|a| a == 1),
+        rs: v["rs"].as_u64(),
     })
 }
 

@@ -16,7 +16,7 @@ pub mod udp;
 mod tests;
 
 pub use rules::{Rules, Standing};
-pub use timeouts::{TimeoutChanges, TimeoutSet, TimeoutSets, Timeouts};
+pub use timeouts::{TimeoutChanges, TimeoutSets, Timeouts};
 
 macro_rules! states {
     ($($(#[doc = $doc:literal])+ $state:ident = $number:literal, $name:literal;)+) => {

@@ -46,6 +46,17 @@ pub enum Standing {
     Gone,
 }
 
+impl Standing {
+    /// Of a server that a service has.
+    #[must_use]
+    pub fn of_weight(weight: u32) -> Standing {
+        match weight {
+            0 => Standing::Drained,
+            _ => Standing::Up,
+        }
+    }
+}
+
 impl Rules {
     /// Whether the secure TCP tables are in force. `short`: the connection table is nearly full.
     #[inline]

@@ -114,10 +114,11 @@ fn services_without_timeouts_of_their_own_share_the_global_ones() {
     let mut changes = TimeoutChanges::default();
     changes.set(State::Udp, 64);
     let sets = TimeoutSets::new(Timeouts::default(), &[(ServiceId(3), changes)]);
+    assert!(sets.any_own());
     for (service, ticks) in [(0, 300 * 64), (3, 64), (4, 300 * 64), (1 << 30, 300 * 64)] {
-        let set = sets.of_service(ServiceId(service));
-        assert_eq!(sets.get(set).of(State::Udp), ticks, "service {service}");
-        assert_eq!(sets.get(set).of(State::Close), 640);
+        let own = sets.of(ServiceId(service));
+        assert_eq!(own.of(State::Udp), ticks, "service {service}");
+        assert_eq!(own.of(State::Close), 640);
     }
 }
 

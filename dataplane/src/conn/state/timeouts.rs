@@ -97,22 +97,18 @@ impl TimeoutChanges {
 pub struct TimeoutSets {
     global: Timeouts,
     own: Vec<Timeouts>,
-    /// Which of `own`, by service id.
-    of_service: Vec<TimeoutSet>,
+    /// By service id: one more than the place in `own`; 0 for a service without.
+    places: Vec<u32>,
 }
-
-/// Which of [`TimeoutSets`]; valid for one snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TimeoutSet(u32);
 
 impl TimeoutSets {
     /// `global`, and with `own` in its place for these services.
     #[must_use]
     pub fn new(global: Timeouts, own: &[(ServiceId, TimeoutChanges)]) -> TimeoutSets {
         let services = own.iter().map(|(id, _)| id.0 as usize + 1).max();
-        let mut of_service = vec![TimeoutSet::default(); services.unwrap_or(0)];
-        for (n, (id, _)) in own.iter().enumerate() {
-            of_service[id.0 as usize] = TimeoutSet(n as u32 + 1);
+        let mut places = vec![0; services.unwrap_or(0)];
+        for (place, (id, _)) in (1..).zip(own) {
+            places[id.0 as usize] = place;
         }
         TimeoutSets {
             global,
@@ -120,31 +116,36 @@ impl TimeoutSets {
                 .iter()
                 .map(|(_, changes)| global.with(changes))
                 .collect(),
-            of_service,
+            places,
         }
     }
 
-    /// The longest that any connection stands without a packet, ticks.
+    /// Of services without their own.
+    #[inline]
+    #[must_use]
+    pub fn global(&self) -> &Timeouts {
+        &self.global
+    }
+
+    /// The longest of all, ticks.
     #[must_use]
     pub fn longest(&self) -> u32 {
-        let sets = std::iter::once(&self.global).chain(&self.own);
+        let sets = self.own.iter().chain([&self.global]);
         sets.flat_map(|set| set.0).max().unwrap_or(0)
     }
 
-    /// The set that a service's connections have.
+    /// Whether a service has its own.
     #[must_use]
-    pub fn of_service(&self, service: ServiceId) -> TimeoutSet {
-        let own = self.of_service.get(service.0 as usize);
-        own.copied().unwrap_or_default()
+    pub fn any_own(&self) -> bool {
+        !self.own.is_empty()
     }
 
-    /// A set's timeouts.
+    /// Of this service's connections.
     #[inline]
     #[must_use]
-    pub fn get(&self, set: TimeoutSet) -> &Timeouts {
-        match set.0 {
-            0 => &self.global,
-            n => self.own.get(n as usize - 1).unwrap_or(&self.global),
-        }
+    pub fn of(&self, service: ServiceId) -> &Timeouts {
+        let place = self.places.get(service.0 as usize).copied().unwrap_or(0);
+        let own = self.own.get((place as usize).wrapping_sub(1));
+        own.unwrap_or(&self.global)
     }
 }

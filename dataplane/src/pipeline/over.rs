@@ -1,0 +1,67 @@
+//! Connections that are over before their time is: a new one wants their place, or their server
+//! is gone. What counts is what LVS's sysctls say ([`Rules::gives_up`]).
+//!
+//! [`Rules::gives_up`]: crate::conn::state::Rules::gives_up
+#![forbid(unsafe_code)]
+
+use super::family::Family;
+use crate::conn::entry::Flags;
+use crate::conn::state::{Direction, Standing};
+use crate::conn::{Conn, ConnId, Hit};
+use crate::io::PortQueue;
+use crate::packet::tcp::flags::SYN;
+use crate::packet::{Flow, Key};
+use crate::service::Snapshot;
+use crate::worker::Worker;
+
+impl<Q: PortQueue> Worker<Q> {
+    /// Whether a client's packet finds its connection over, and is to be taken as one without:
+    /// as a SYN does that meets the closing connection of its port's last use, so that a new
+    /// one opens without delay.
+    #[inline]
+    pub(super) fn is_over<K: Family>(&self, hit: Hit, flow: &Flow<K>) -> bool {
+        let starts = flow.says & SYN != 0;
+        (starts || self.forsaken)
+            && hit.dir == Direction::Inbound
+            && self.gives_up::<K>(hit.id, starts)
+    }
+
+    #[cold]
+    fn gives_up<K: Family>(&self, id: ConnId, starts: bool) -> bool {
+        let conn = K::side(&self.sides).conns.get(id);
+        let one_way = conn.flags().has(Flags::ONE_WAY);
+        let rules = &self.snapshot.rules;
+        rules.gives_up(conn.state(), one_way, self.standing(conn), starts)
+    }
+
+    fn standing<K: Key>(&self, conn: &Conn<K>) -> Standing {
+        let standing = self.standings.get(conn.server_id().0 as usize);
+        standing.copied().unwrap_or(Standing::Gone)
+    }
+
+    /// Forgets a connection that [`Worker::is_over`].
+    pub(super) fn give_up<K: Family>(&mut self, id: ConnId) {
+        let conn = K::side(&self.sides).conns.get(id);
+        let counter = match self.standing(conn) {
+            Standing::Up => &self.counters.conns_reused,
+            Standing::Drained | Standing::Gone => &self.counters.conns_expired,
+        };
+        counter.add(1);
+        self.close::<K>(id);
+    }
+
+    /// Notes what has become of the servers of a new snapshot, `servers` of them with gaps.
+    pub(crate) fn note_standings(&mut self, snapshot: &Snapshot, servers: usize) {
+        self.standings.clear();
+        self.standings.resize(servers, Standing::Gone);
+        let mut gone = snapshot.servers().count();
+        for candidate in snapshot.services().flat_map(|s| &s.servers) {
+            if let Some(standing) = self.standings.get_mut(candidate.id.0 as usize) {
+                gone -= usize::from(*standing == Standing::Gone);
+                *standing = Standing::of_weight(candidate.weight);
+            }
+        }
+        self.forsaken = gone > 0 && snapshot.rules.expire_nodest_conn;
+        self.own_timeouts = snapshot.timeouts.any_own();
+    }
+}
