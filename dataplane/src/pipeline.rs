@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use crate::command::Event;
-use crate::conn::state::{Direction, State, Way, tcp, udp};
+use crate::conn::state::{Direction, State, Way, sctp, tcp, udp};
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
 use crate::cpu::prefetch;
@@ -25,6 +25,7 @@ use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
 use crate::types::{CoreId, Mac, PortId, Proto, Tick};
 use crate::worker::Worker;
 
+mod abort;
 mod aside;
 mod errands;
 mod family;
@@ -34,6 +35,7 @@ mod over;
 mod punt;
 mod reset;
 
+use abort::make_abort;
 pub(crate) use errands::Notes;
 pub(crate) use family::{Family, Side, Sides};
 use open::{Opened, Refusal};
@@ -377,6 +379,7 @@ impl<Q: PortQueue> Worker<Q> {
         let after = match flow.key.proto() {
             Proto::Tcp => tcp::next(before, way, flow.says, self.secure_tcp),
             Proto::Udp => udp::next(),
+            Proto::Sctp => sctp::next(before, way, sctp::Event::of_says(flow.says)),
         };
         let timeouts = match self.own_timeouts {
             false => self.snapshot.timeouts.global(),
@@ -515,17 +518,21 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// Answers TCP without a connection by a reset, sent back to where it came from; drops the
-    /// rest.
+    /// Answers TCP without a connection by a reset and SCTP by an ABORT, sent back to where they
+    /// came from; drops the rest.
     #[cold]
     fn refuse<K: Family>(&mut self, lane: usize, mut frame: Q::Frame, flow: &Flow<K>, now: Tick) {
         self.counters.dropped(DropReason::NoConnection);
-        let wants_reset = flow.key.proto() == Proto::Tcp
-            && flow.says & RST == 0
-            && !open::bad_source(flow.key.source());
-        if wants_reset && self.answers.admit(now) {
+        let proto = flow.key.proto();
+        let wants_answer =
+            proto != Proto::Udp && flow.says & RST == 0 && !open::bad_source(flow.key.source());
+        if wants_answer && self.answers.admit(now) {
             let mac = self.lanes[lane].port.mac;
-            if make_reset(&mut frame, flow, mac) {
+            let made = match proto {
+                Proto::Sctp => make_abort(&mut frame, flow, mac),
+                _ => make_reset(&mut frame, flow, mac),
+            };
+            if made {
                 self.counters.generated.add(1);
                 self.transmit(lane, frame);
             }

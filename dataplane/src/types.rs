@@ -32,6 +32,8 @@ pub enum Proto {
     Tcp = 6,
     /// User Datagram Protocol (RFC 768).
     Udp = 17,
+    /// Stream Control Transmission Protocol (RFC 9260).
+    Sctp = 132,
 }
 
 impl Proto {
@@ -42,6 +44,7 @@ impl Proto {
         match number {
             6 => Some(Proto::Tcp),
             17 => Some(Proto::Udp),
+            132 => Some(Proto::Sctp),
             _ => None,
         }
     }
@@ -52,6 +55,7 @@ impl fmt::Display for Proto {
         f.write_str(match self {
             Proto::Tcp => "tcp",
             Proto::Udp => "udp",
+            Proto::Sctp => "sctp",
         })
     }
 }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::packet::checksum::{Diff, TTL_DOWN};
-use crate::packet::{Flow, Key, Key4, Key6, be16, ipv4, ipv6, put16, tcp, udp};
+use crate::packet::{Flow, Key, Key4, Key6, be16, eth, ipv4, ipv6, put16, sctp, tcp, udp};
 use crate::types::Proto;
 
 /// Gives an IPv4 packet a new five-tuple. `addrs` and `ports` are packed as in [`Key4`]; `l3`
@@ -50,7 +50,9 @@ pub(super) fn tuple6(frame: &mut [u8], flow: &Flow<Key6>, addrs: [u64; 4], ports
 /// New ports and the checksum that goes with them and with the addresses.
 #[inline]
 pub(super) fn ports<K: Key>(frame: &mut [u8], flow: &Flow<K>, ports: u32, l4: Diff) {
-    let segment = frame.get_mut(usize::from(flow.l4)..).unwrap_or_default();
+    let end = eth::HEADER_LEN + usize::from(flow.ip_len);
+    let segment = frame.get_mut(usize::from(flow.l4)..end);
+    let segment = segment.unwrap_or_default();
     match flow.key.proto() {
         Proto::Tcp => {
             let Some(tcp) = segment.first_chunk_mut::<{ tcp::MIN_LEN }>() else {
@@ -72,6 +74,7 @@ pub(super) fn ports<K: Key>(frame: &mut [u8], flow: &Flow<K>, ports: u32, l4: Di
                 put16(udp, udp::CHECKSUM_AT, if new == 0 { 0xffff } else { new });
             }
         }
+        Proto::Sctp => sctp::new_ports(segment, ports),
     }
 }
 

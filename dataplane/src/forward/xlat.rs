@@ -47,6 +47,7 @@ pub(crate) fn rewrite<F: Frame>(
     };
     let moved = Flow {
         l4: headers as u16,
+        ip_len: (frame.bytes().len() - eth::HEADER_LEN) as u16,
         ..*flow
     };
     rewrite::ports(frame.bytes_mut(), &moved, ports, l4);

@@ -4,10 +4,10 @@
 
 use std::net::SocketAddr;
 
-use super::{Key, Key4, Key6, checksum, eth, ipv4, ipv6, put16, put32, tcp, udp};
+use super::{Key, Key4, Key6, checksum, eth, ipv4, ipv6, put16, put32, sctp, tcp, udp};
 use crate::types::{Mac, Proto};
 
-/// A TCP or UDP packet to be; all checksums right unless said otherwise.
+/// A TCP, UDP or SCTP packet to be; all checksums right unless said otherwise.
 #[derive(Debug, Clone)]
 pub struct Packet {
     /// Destination MAC.
@@ -24,11 +24,11 @@ pub struct Packet {
     pub ttl: u8,
     /// TCP flags.
     pub flags: u8,
-    /// TCP sequence number.
+    /// TCP sequence number; SCTP's verification tag.
     pub seq: u32,
     /// TCP acknowledgement number.
     pub ack: u32,
-    /// What follows the TCP or UDP header.
+    /// What follows the layer-4 header.
     pub payload: Vec<u8>,
     /// Leave the L4 checksum partial: the pseudo-header's sum only.
     pub partial: bool,
@@ -50,6 +50,25 @@ impl Packet {
     #[must_use]
     pub fn udp(src: impl Into<SocketAddr>, dst: impl Into<SocketAddr>) -> Packet {
         Packet::new(Proto::Udp, src.into(), dst.into())
+    }
+
+    /// An SCTP packet of these chunks: type, and value.
+    #[must_use]
+    pub fn sctp(
+        src: impl Into<SocketAddr>,
+        dst: impl Into<SocketAddr>,
+        chunks: &[(u8, &[u8])],
+    ) -> Packet {
+        let mut packet = Packet::new(Proto::Sctp, src.into(), dst.into());
+        for (kind, value) in chunks {
+            let length = sctp::CHUNK_LEN + value.len();
+            packet.payload.extend([*kind, 0]);
+            packet.payload.extend((length as u16).to_be_bytes());
+            packet.payload.extend(*value);
+            let padded = packet.payload.len().next_multiple_of(4);
+            packet.payload.resize(padded, 0);
+        }
+        packet
     }
 
     fn new(proto: Proto, src: SocketAddr, dst: SocketAddr) -> Packet {
@@ -94,6 +113,7 @@ impl Packet {
         let l4_len = match self.proto {
             Proto::Tcp => tcp::MIN_LEN,
             Proto::Udp => udp::LEN,
+            Proto::Sctp => sctp::LEN,
         };
         let key4 = Key4::between(self.proto, self.src, self.dst);
         let l4 = match key4 {
@@ -127,6 +147,13 @@ impl Packet {
                 put16(&mut f, l4 + 14, 0xffff);
             }
             Proto::Udp => put16(&mut f, l4 + 4, (end - l4) as u16),
+            Proto::Sctp => {
+                put32(&mut f, l4 + sctp::TAG_AT, self.seq);
+                if !self.partial {
+                    sctp::set_checksum(&mut f[l4..]);
+                }
+                return f;
+            }
         }
         let at = l4 + checksum::l4_at(self.proto);
         let sum = checksum::l4(&f, self.proto, l4, end);
@@ -142,7 +169,7 @@ impl Packet {
     }
 }
 
-/// Whether every checksum in a TCP or UDP frame is right, from scratch.
+/// Whether every checksum in a TCP, UDP or SCTP frame is right, from scratch.
 #[must_use]
 pub fn checksums_right(frame: &[u8]) -> bool {
     let (proto, l4, ip_len) = match super::parse(frame, false) {
@@ -151,6 +178,10 @@ pub fn checksums_right(frame: &[u8]) -> bool {
         _ => return false,
     };
     let (l4, end) = (usize::from(l4), eth::HEADER_LEN + usize::from(ip_len));
+    if proto == Proto::Sctp {
+        let packet = &frame[l4..end];
+        return sctp::found_checksum(packet) == sctp::checksum(packet);
+    }
     let found = super::be16(frame, l4 + checksum::l4_at(proto));
     let may_do_without = proto == Proto::Udp && super::be16(frame, 12) == eth::IPV4;
     (may_do_without && found == 0) || found == checksum::l4(frame, proto, l4, end)

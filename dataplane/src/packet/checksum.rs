@@ -4,7 +4,7 @@
 //! connection and applied to every packet. The way back is its complement.
 #![forbid(unsafe_code)]
 
-use super::{be16, be32, eth, ipv4, ipv6, put16, tcp, udp};
+use super::{be16, be32, eth, ipv4, ipv6, put16, sctp, tcp, udp};
 use crate::types::Proto;
 
 /// Folds a sum of 16-bit words into 16 bits, carries added back in.
@@ -81,13 +81,14 @@ impl Diff {
 /// 0x0100.
 pub const TTL_DOWN: Diff = Diff(!0x0100);
 
-/// Offset of the L4 checksum from the L4 header's start.
+/// Offset of the L4 checksum from the L4 header's start; SCTP's has four bytes.
 #[inline]
 #[must_use]
 pub fn l4_at(proto: Proto) -> usize {
     match proto {
         Proto::Tcp => tcp::CHECKSUM_AT,
         Proto::Udp => udp::CHECKSUM_AT,
+        Proto::Sctp => sctp::CHECKSUM_AT,
     }
 }
 
@@ -111,7 +112,7 @@ pub(super) fn pseudo(frame: &[u8], proto: Proto, len: u16) -> u16 {
     )
 }
 
-/// The L4 checksum that the packet should carry; never 0 for UDP, where 0 means none
+/// The TCP or UDP checksum that the packet should carry ([`sctp::checksum`] is SCTP's); never 0 for UDP, where 0 means none
 /// (RFC 768). `l4` and `end` are the L4 header's and the packet's offsets.
 #[must_use]
 pub fn l4(frame: &[u8], proto: Proto, l4: usize, end: usize) -> u16 {
@@ -128,9 +129,13 @@ pub fn l4(frame: &[u8], proto: Proto, l4: usize, end: usize) -> u16 {
 
 /// Completes a partial L4 checksum: one that holds the pseudo-header's sum only, as packets
 /// from a local virtual link carry it. Returns whether it was one. A complete checksum that
-/// looks like a partial one (1 in 65,536) is computed again, to the same value.
+/// looks like a partial one (1 in 65,536) is computed again, to the same value. SCTP has no
+/// pseudo-header, and a partial checksum of its is 0.
 #[inline]
 pub fn complete_partial(frame: &mut [u8], proto: Proto, l4_at_frame: usize, end: usize) -> bool {
+    if proto == Proto::Sctp {
+        return sctp::complete_partial(frame.get_mut(l4_at_frame..end).unwrap_or_default());
+    }
     let at = l4_at_frame + l4_at(proto);
     if be16(frame, at) != pseudo(frame, proto, (end - l4_at_frame) as u16) {
         return false;

@@ -23,6 +23,8 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// UDP.
 pub const UDP: u8 = 17;
+/// SCTP.
+pub const SCTP: u8 = 132;
 /// VRRP (RFC 5798).
 pub const VRRP: u8 = 112;
 

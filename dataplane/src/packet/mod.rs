@@ -27,7 +27,7 @@ pub use key::{Key, Key4, Key6};
 use crate::counters::DropReason;
 use crate::types::Proto;
 
-/// A TCP or UDP packet, whole, with every offset checked.
+/// A TCP, UDP or SCTP packet, whole, with every offset checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow<K = Key4> {
     /// Its five-tuple as the packet carries it.
@@ -36,7 +36,8 @@ pub struct Flow<K = Key4> {
     pub l4: u16,
     /// Bytes of the IP packet, headers included, without Ethernet padding.
     pub ip_len: u16,
-    /// What the packet says to the state table: TCP's flags; 0 for UDP.
+    /// What the packet says to the state table: TCP's flags; of SCTP [`sctp::Event::says`]; 0
+    /// for UDP.
     pub says: u8,
     /// Time to live, or hop limit.
     pub ttl: u8,
@@ -209,6 +210,10 @@ fn upper(protocol: u8, segment: &[u8]) -> Result<Option<(Proto, u8, u32)>, DropR
             (Proto::Tcp, tcp[tcp::FLAGS_AT], be32(tcp, 0))
         }
         ipv4::UDP => (Proto::Udp, 0, be32(udp::check(segment)?, 0)),
+        ipv4::SCTP => {
+            let (sctp, event) = sctp::check(segment)?;
+            (Proto::Sctp, event.says(), be32(sctp, 0))
+        }
         _ => return Ok(None),
     }))
 }

@@ -11,7 +11,7 @@
 //! the packet, and one that was wrong stays wrong.
 #![forbid(unsafe_code)]
 
-use super::{be16, be32, put32};
+use super::{be16, be32, put32, tcp};
 use crate::counters::DropReason;
 
 /// IP protocol number.
@@ -37,6 +37,8 @@ pub mod chunk {
     pub const ABORT: u8 = 6;
     /// Answer to SHUTDOWN.
     pub const SHUTDOWN_ACK: u8 = 8;
+    /// Something is wrong.
+    pub const ERROR: u8 = 9;
     /// Answer to COOKIE ECHO.
     pub const COOKIE_ACK: u8 = 11;
     /// Answer to SHUTDOWN ACK.
@@ -97,6 +99,29 @@ impl Event {
             Some(event) => *event,
             None => Event::Data,
         }
+    }
+
+    /// As [`Flow::says`] has it: the event's number above, and of TCP's flags SYN for what
+    /// begins an association and RST for what ends it at once, so that one test serves both
+    /// protocols.
+    ///
+    /// [`Flow::says`]: super::Flow::says
+    #[inline]
+    #[must_use]
+    pub const fn says(self) -> u8 {
+        let flags = match self {
+            Event::Init => tcp::flags::SYN,
+            Event::Abort => tcp::flags::RST,
+            _ => 0,
+        };
+        (self as u8) << 4 | flags
+    }
+
+    /// The event that [`Event::says`] made this of.
+    #[inline]
+    #[must_use]
+    pub fn of_says(says: u8) -> Event {
+        Event::from_u8(says >> 4)
     }
 
     /// What one chunk of type `chunk` says (RFC 9260 3.2).

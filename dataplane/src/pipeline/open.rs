@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::family::Family;
 use crate::conn::entry::{Flags, NewConn};
-use crate::conn::state::{State, tcp};
+use crate::conn::state::{State, sctp, tcp};
 use crate::conn::{Conn, ConnId};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::forward::ForwardMode;
@@ -251,6 +251,7 @@ fn wanted_service<'a, K: Key>(
     let opens = match flow.key.proto() {
         Proto::Tcp => tcp::opens(flow.says, snapshot.rules.sloppy_tcp),
         Proto::Udp => true,
+        Proto::Sctp => sctp::opens(sctp::Event::of_says(flow.says), snapshot.rules.sloppy_sctp),
     };
     if opens {
         Ok(service)

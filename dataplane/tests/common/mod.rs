@@ -467,6 +467,7 @@ pub fn answer(frame: &[u8], flags: u8) -> Packet {
     let packet = match proto {
         Proto::Tcp => Packet::tcp(dst, src, flags),
         Proto::Udp => Packet::udp(dst, src),
+        Proto::Sctp => Packet::sctp(dst, src, &[(0, b"data")]),
     };
     packet.macs(eth::dst(frame), eth::src(frame))
 }

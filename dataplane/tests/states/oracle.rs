@@ -65,7 +65,7 @@ pub(crate) enum What {
     Flags(u8),
     Datagram,
     /// Of an SCTP packet: its first chunk's type, and whether DATA follows in the same packet.
-    Chunk(u8, #[allow(dead_code)] bool),
+    Chunk(u8, bool),
 }
 
 /// A connection as the kernel showed it.
@@ -237,7 +237,11 @@ fn chunk(name: &str) -> u8 {
 /// |---|---|
 /// | client's packet, server removed, `expire_nodest_conn` 0 | LVS drops it without a word and keeps the connection as it is. In Weir a removed server's connections go on until they are done: that is how a reload loses none. With `expire_nodest_conn` 1 both do the same. |
 /// | client's packet, server removed, `expire_nodest_conn` 1, DR | Where LVS has forgotten the connection and its host answers with a reset, that reset may catch the dying entry and revive it as CLOSE: the recording calls it a race. Weir forgets it for good. |
+/// | SCTP without an association | The recording's host does not speak SCTP and answers with ICMP. Weir does as RFC 9260 8.4 says: ABORT, SHUTDOWN COMPLETE to SHUTDOWN ACK, and silence to ABORT, COOKIE ACK and SHUTDOWN COMPLETE. |
 pub(crate) fn on_purpose_unlike_lvs(row: &Row) -> bool {
+    if let (What::Chunk(6 | 11 | 14, _), None, None) = (row.packet.what, row.from, row.to) {
+        return true;
+    }
     let removed = row.standing() == Standing::Gone && row.packet.dir == Direction::Inbound;
     removed && (!row.rules.expire_nodest_conn || row.one_way && row.is(r#""out":"rst""#))
 }

@@ -38,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
     let what = prop_oneof![
         4 => any::<u8>().prop_map(What::Flags),
         1 => Just(What::Datagram),
+        4 => (0..20u8, any::<bool>()).prop_map(|(chunk, data)| What::Chunk(chunk, data)),
     ];
     prop_oneof![
         30 => (0..6usize, any::<bool>(), what).prop_map(|(c, i, w)| Step::Packet(c, i, w)),
@@ -62,6 +63,7 @@ fn assert_exact(lab: &mut Lab) {
         let its_own = match c.proto {
             Proto::Tcp => c.state < State::Udp,
             Proto::Udp => matches!(c.state, State::Udp | State::None),
+            Proto::Sctp => c.state > State::Udp || c.state == State::None,
         };
         assert!(its_own, "{c:?}");
     }

@@ -22,7 +22,7 @@ use crate::common::{
 };
 use crate::oracle::{Out, Packet, Row, Seen, What, on_purpose_unlike_lvs, rows};
 
-const PROTOS: [Proto; 2] = [Proto::Tcp, Proto::Udp];
+const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
 
 /// Two servers, 11 and 12, of a service for each protocol; with the standing of each.
 fn snapshot(
@@ -244,7 +244,13 @@ fn frame(what: What, from: SocketAddrV4, to: SocketAddrV4) -> Frame {
     match what {
         What::Flags(flags) => Frame::tcp(from, to, flags),
         What::Datagram => Frame::udp(from, to),
-        What::Chunk(..) => unreachable!("filtered"),
+        What::Chunk(chunk, data) => {
+            let mut chunks: Vec<(u8, &[u8])> = vec![(chunk, &[0, 0, 0, 7, 0, 0, 0, 0])];
+            if data {
+                chunks.push((0, b"data"));
+            }
+            Frame::sctp(from, to, &chunks)
+        }
     }
 }
 
@@ -333,8 +339,6 @@ fn went(row: &Row, want: Out, out: Out) -> bool {
 fn modes(row: &Row) -> Result<&'static [ForwardMode], &'static str> {
     if row.synced.is_some() {
         Err("connection sync set the state")
-    } else if row.is(r#""test":"sctp""#) {
-        Err("SCTP is not in the pipeline yet")
     } else if row.is(r#""af":6"#) {
         Err("IPv6")
     } else if row.is(r#""mode":"TUN""#) {

@@ -14,7 +14,7 @@ use super::State::{
     SctpShutdownReceived as SR, SctpShutdownSent as SS,
 };
 use super::Way;
-use crate::packet::sctp::Event;
+pub use crate::packet::sctp::Event;
 
 /// Columns of a row, a power of two: masking an index to them leaves no bound to check.
 const COLUMNS: usize = 16;
