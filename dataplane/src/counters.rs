@@ -181,11 +181,11 @@ pub struct WorkerCounters {
     pub conns: Cell,
     /// Connections opened.
     pub conns_opened: Cell,
-    /// Connections that ran out.
+    /// Connections that ran out, or whose server was gone (`expire_nodest_conn`).
     pub conns_expired: Cell,
     /// Connections evicted because the table was full.
     pub conns_evicted: Cell,
-    /// Closing connections replaced by a new SYN of the same client port.
+    /// Closing connections that gave way to a new one from the same client port.
     pub conns_reused: Cell,
     /// Local ports taken early from a connection in TIME_WAIT, under shortage.
     pub lip_early_reuse: Cell,

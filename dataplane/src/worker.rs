@@ -592,7 +592,7 @@ fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usiz
         now,
         TIMERS_A_TURN,
         |conn| {
-            if conn.redirected_to().is_none() {
+            if conn.is_connection() {
                 expired += 1;
                 conn_gone(counters, conn);
                 note(conn, false);

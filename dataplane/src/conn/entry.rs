@@ -238,6 +238,26 @@ impl<K: Key> Conn<K> {
         self.flags.has(Flags::ASIDE)
     }
 
+    /// See [`ConnTable::let_go`](super::ConnTable::let_go).
+    pub(super) fn let_go(&mut self) {
+        self.flags = self.flags.with(Flags::NO_INBOUND).with(Flags::ASIDE);
+        // A later packet of the burst may have been guessed to be this connection's.
+        (self.addrs[0], self.ports[0]) = self.leaves_as(Direction::Inbound);
+    }
+
+    /// Whether this is a connection, and not a redirect to one or what keeps one's key.
+    #[inline]
+    #[must_use]
+    pub fn is_connection(&self) -> bool {
+        !self.flags.has(Flags::NO_INBOUND)
+    }
+
+    /// Whether its connection is over, and it only keeps the outbound key.
+    #[inline]
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.flags.has(Flags::NO_INBOUND) && !self.flags.has(Flags::REDIRECT)
+    }
+
     /// Notes that an answer of the server's does pass here (IPVS clears NOOUTPUT).
     #[inline]
     pub(crate) fn answered(&mut self) {

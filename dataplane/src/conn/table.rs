@@ -69,6 +69,8 @@ pub struct ConnTable<K: Key = Key4> {
     /// Entries in use, and how many of them are redirects.
     live: u32,
     redirects: u32,
+    /// And how many only keep their outbound key ([`ConnTable::let_go`]).
+    resting: u32,
     hand: u32,
 }
 
@@ -96,6 +98,7 @@ impl<K: Key> ConnTable<K> {
             fresh: 0,
             live: 0,
             redirects: 0,
+            resting: 0,
             hand: 0,
         })
     }
@@ -109,7 +112,7 @@ impl<K: Key> ConnTable<K> {
     /// Connections standing.
     #[must_use]
     pub fn len(&self) -> u32 {
-        self.live - self.redirects
+        self.live - self.redirects - self.resting
     }
 
     /// Whether none stands.
@@ -309,12 +312,27 @@ impl<K: Key> ConnTable<K> {
             debug_assert!(there, "a live entry is in the index under its keys");
         }
         self.redirects -= u32::from(conn.redirected_to().is_some());
+        self.resting -= u32::from(conn.is_let_go());
         let entry = &mut self.entries[id.0 as usize];
         entry.proto = 0; // its timer record stays where it is, for the entry's next user
         entry.side = self.free;
         self.free = id.0;
         self.live -= 1;
         Some(conn)
+    }
+
+    /// Ends a connection, and gives its inbound key free for another one. Its entry only keeps
+    /// the outbound key from being used, until its time is up; it is no connection any more.
+    pub(crate) fn let_go(&mut self, id: ConnId) {
+        let dir = Direction::Inbound;
+        let conn = &self.entries[id.0 as usize];
+        if conn.is_keyed(dir) {
+            let hash = self.hash.of(&conn.key(dir));
+            let there = self.index.remove(hash, Hit { id, dir }.slot());
+            debug_assert!(there, "a live entry is in the index under its keys");
+            self.entries[id.0 as usize].let_go();
+            self.resting += 1;
+        }
     }
 
     /// Notes a packet as the pipeline does: the state that follows it, and for how long.
@@ -447,7 +465,7 @@ impl<K: Key> ConnTable<K> {
         let end = cursor.saturating_add(scan).min(self.fresh);
         for at in cursor..end {
             let c = &self.entries[at as usize];
-            if c.is_live() && c.redirected_to().is_none() && !each(ConnId(at), c) {
+            if c.is_live() && c.is_connection() && !each(ConnId(at), c) {
                 return Some(at);
             }
         }

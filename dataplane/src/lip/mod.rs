@@ -12,7 +12,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::conn::{ConnId, ConnTable, Hit};
+use crate::conn::state::State;
+use crate::conn::{Conn, ConnId, ConnTable, Hit};
 use crate::packet::Key;
 use crate::service::LocalAddresses;
 use crate::steer::{BUCKETS, Steer, UselessKey};
@@ -119,16 +120,18 @@ impl<K: Key> LocalPorts<K> {
             let reply = candidate.reply;
             match conns.lookup(candidate.hash, &reply) {
                 None => return Some(Leased { reply, early: None }),
-                Some(Hit { id, .. }) if early.is_none() && conns.get(id).state().is_closing() => {
-                    early = Some(Leased {
-                        reply,
-                        early: Some(id),
-                    });
+                Some(Hit { id, .. }) => {
+                    let conn = conns.get(id);
+                    if conn.state().is_closing() && early.is_none_or(|(c, _)| is_safer(conn, c)) {
+                        early = Some((conn, (reply, id)));
+                    }
                 }
-                Some(_) => {}
             }
         }
-        early
+        early.map(|(_, (reply, id))| Leased {
+            reply,
+            early: Some(id),
+        })
     }
 
     /// Candidate number `c` towards `server`: addresses in turn (`bare`), then this worker's
@@ -155,6 +158,20 @@ impl<K: Key> LocalPorts<K> {
             hash: conns.hash(&reply),
             reply,
         })
+    }
+}
+
+/// Whether the server is likelier to take a SYN on `this` closing connection's tuple than on
+/// `that` one's. A reset left nothing at the server. In TIME_WAIT it takes a SYN only with a
+/// later timestamp or sequence number (PAWS, RFC 7323; RFC 6191), and another client's may be
+/// earlier: then the server answers the old connection, the client resets that, and tries again
+/// a second later. So the one that closed the longest ago is next best.
+fn is_safer<K: Key>(this: &Conn<K>, that: &Conn<K>) -> bool {
+    let waits = |c: &Conn<K>| c.state() == State::TimeWait;
+    match (waits(this), waits(that)) {
+        (false, true) => true,
+        (true, false) => false,
+        _ => that.deadline().since(this.deadline()) > 0,
     }
 }
 

@@ -31,6 +31,9 @@ impl<Q: PortQueue> Worker<Q> {
             self.keep_redirect::<K>(hit.id, now);
             return self.away(core, lane, frame);
         }
+        if conn.is_let_go() {
+            return self.refuse(lane, frame, flow, now); // the server has not noticed the end
+        }
         let mode = conn.mode();
         if mode == ForwardMode::local && hit.dir == Direction::Inbound {
             self.account::<K, INBOUND>(flow, hit.id, Way::InputOnly, now);

@@ -176,16 +176,20 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Evicts somebody from a full table.
     pub(super) fn make_room<K: Family>(&mut self, now: Tick) -> Result<(), DropReason> {
-        let victim = K::side_mut(&mut self.sides).conns.victim(now);
-        self.close::<K>(victim.ok_or(DropReason::ConnTableFull)?);
-        self.counters.conns_evicted.add(1);
+        let conns = &mut K::side_mut(&mut self.sides).conns;
+        let victim = conns.victim(now).ok_or(DropReason::ConnTableFull)?;
+        let stands = conns.get(victim).is_connection();
+        self.counters.conns_evicted.add(stands.into());
+        self.close::<K>(victim);
         Ok(())
     }
 
     /// Forgets a connection before its time.
     pub(super) fn close<K: Family>(&mut self, id: ConnId) {
         if let Some(conn) = K::side_mut(&mut self.sides).conns.remove(id) {
-            conn_gone(&self.counters, &conn);
+            if conn.is_connection() {
+                conn_gone(&self.counters, &conn);
+            }
             self.counters.conns.set(self.sides.len());
             if let Some(keys) = redirected_keys(&conn) {
                 self.release(keys);

@@ -5,13 +5,16 @@
 #![forbid(unsafe_code)]
 
 use super::family::Family;
+use super::open::conn_gone;
 use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, Standing};
 use crate::conn::{Conn, ConnId, Hit};
+use crate::forward::ForwardMode;
 use crate::io::PortQueue;
 use crate::packet::tcp::flags::SYN;
 use crate::packet::{Flow, Key};
 use crate::service::Snapshot;
+use crate::types::Proto;
 use crate::worker::Worker;
 
 impl<Q: PortQueue> Worker<Q> {
@@ -39,15 +42,26 @@ impl<Q: PortQueue> Worker<Q> {
         standing.copied().unwrap_or(Standing::Gone)
     }
 
-    /// Forgets a connection that [`Worker::is_over`].
+    /// Makes way for the packet that finds its connection over.
+    ///
+    /// In FULL-NAT the server may be in TIME_WAIT with the local port that the connection had:
+    /// it is kept until its time is up as if no new SYN had come, or the next client to get it
+    /// would wait a second (see [`crate::lip`]).
     pub(super) fn give_up<K: Family>(&mut self, id: ConnId) {
         let conn = K::side(&self.sides).conns.get(id);
-        let counter = match self.standing(conn) {
-            Standing::Up => &self.counters.conns_reused,
-            Standing::Drained | Standing::Gone => &self.counters.conns_expired,
+        let over = conn.state().is_closing();
+        let counter = match over {
+            true => &self.counters.conns_reused,
+            false => &self.counters.conns_expired,
         };
         counter.add(1);
-        self.close::<K>(id);
+        if over && conn.proto() == Proto::Tcp && conn.mode() == ForwardMode::fullnat {
+            conn_gone(&self.counters, conn);
+            K::side_mut(&mut self.sides).conns.let_go(id);
+            self.counters.conns.set(self.sides.len());
+        } else {
+            self.close::<K>(id);
+        }
     }
 
     /// Notes what has become of the servers of a new snapshot, `servers` of them with gaps.

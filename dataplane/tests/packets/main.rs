@@ -551,7 +551,25 @@ fn a_closing_connection_gives_way_to_a_new_syn() {
         "a local port of its own"
     );
     assert_eq!(d.sum(|c| c.conns_reused.get()), 1);
+    only(d.exchange(LAN, &answer(&second, SYN | ACK).build()));
+    only(d.exchange(WAN, &to_web(client, ACK).build()));
     assert_eq!(d.workers[0].conns().len(), 1);
+    // The server may be in TIME_WAIT: until that is over nobody gets the old local port, though
+    // its connection is no more. What the server still sends there is reset.
+    let late = answer(&first, FIN | ACK).build();
+    let (to, reset) = only(d.exchange(LAN, &late));
+    assert_eq!(
+        (to, parsed(&reset).key),
+        (To::Port(LAN), parsed(&first).key)
+    );
+    assert_eq!(parsed(&reset).says, RST);
+    assert_eq!(d.drops(DropReason::NoConnection), 1);
+    d.now = d.now.after(Tick::seconds(121));
+    d.settle();
+    assert_eq!(d.exchange(LAN, &late).len(), 1, "still nobody's");
+    assert_eq!(d.workers[0].conns().len(), 1);
+    only(d.exchange(WAN, &to_web(client, ACK).build()));
+    only(d.exchange(LAN, &answer(&second, ACK).build()));
     d.assert_books();
     d.assert_runs_out();
 }
