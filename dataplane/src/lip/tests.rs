@@ -99,6 +99,28 @@ fn capacity_is_every_port_and_shortage_takes_closing_ones() {
     assert_eq!(early.reply.destination(), conns.get(first).local());
 }
 
+/// What a server has forgotten is taken first, then what it has half forgotten.
+#[test]
+fn shortage_takes_the_port_that_the_server_minds_least() {
+    let mut conns = ConnTable::new(8, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
+    let mut closing = |port: u16, state, ticks| {
+        let server = std::net::SocketAddrV4::new([10, 1, 0, 11].into(), 8080);
+        let local = std::net::SocketAddrV4::new([10, 1, 0, 100].into(), port);
+        let reply = Key4::new(Proto::Tcp, server, local);
+        let id = conns.insert(&conn(reply), 6400, Tick(0)).unwrap().0;
+        conns.touch(id, state, ticks, Tick(0));
+        *conns.get(id)
+    };
+    let reset = closing(2000, State::Close, 640);
+    let old = closing(2001, State::TimeWait, 100);
+    let new = closing(2002, State::TimeWait, 7680);
+    for (better, worse) in [(&reset, &old), (&reset, &new), (&old, &new)] {
+        assert!(is_safer(better, worse));
+        assert!(!is_safer(worse, better));
+    }
+    assert!(!is_safer(&new, &new));
+}
+
 #[test]
 fn a_key_that_cannot_steer_is_refused() {
     let dead = Steer::new(CoreId(0), 2, Arc::new(Toeplitz::new([0; 40])));

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use weir_dataplane::command::{Command, Event};
+use weir_dataplane::command::{Command, ConnPage, ConnView, Event};
 use weir_dataplane::conn::Pages;
 use weir_dataplane::conn::state::Timeouts;
 use weir_dataplane::counters::{DropReason, Totals, WorkerCounters};
@@ -255,7 +255,7 @@ impl Director {
             .zip(mesh(shape.workers, shape.handoff_room));
         for (me, ((wan, lan), links)) in (0..shape.workers).zip(ends) {
             let counters = Arc::new(WorkerCounters::new(2));
-            for id in 0..8 {
+            for id in 0..12 {
                 counters.servers.reserve(ServerId(id));
             }
             let (kernel, twin) = kernel_rings(256);
@@ -330,6 +330,29 @@ impl Director {
                 self.events.push(event);
             }
         }
+    }
+
+    /// All connections, as listings show them.
+    pub fn listing(&mut self) -> Vec<ConnView> {
+        let mut all = Vec::new();
+        for worker in 0..self.workers.len() {
+            let mut cursor = Some(0);
+            while let Some(at) = cursor {
+                let mut page = ConnPage::new(CoreId(0), 10_000);
+                (page.cursor, page.scan) = (at, u32::MAX);
+                self.commands[worker]
+                    .push(Command::ListConns(page))
+                    .unwrap();
+                self.events.clear();
+                self.settle();
+                let Some(Event::Conns(page)) = self.events.pop() else {
+                    panic!("{:?}", self.events)
+                };
+                all.extend(page.found);
+                cursor = (!page.done).then_some(page.cursor);
+            }
+        }
+        all
     }
 
     /// One worker's turn.
@@ -417,7 +440,7 @@ impl Director {
         for (w, c) in self.workers.iter().zip(&self.counters) {
             assert_eq!(w.conns().len(), 0);
             assert_eq!(c.conns.get(), 0);
-            for id in 0..8 {
+            for id in 0..12 {
                 let s = c.servers.get(ServerId(id)).unwrap();
                 assert_eq!((s.active.get(), s.inactive.get()), (0, 0), "server {id}");
             }

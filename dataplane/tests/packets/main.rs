@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod modes;
+mod sctp;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -23,6 +23,8 @@ const VIP6: &str = "[2001:db8:0::10]:80";
 const CLIENT4: &str = "192.0.2.7:40000";
 const CLIENT6: &str = "[2001:db8:c::7]:40000";
 
+const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
+
 fn at(s: &str) -> SocketAddr {
     s.parse().unwrap()
 }
@@ -31,7 +33,7 @@ fn at(s: &str) -> SocketAddr {
 fn director(shape: &Shape, vip: &str, mode: ForwardMode, servers: &[&str]) -> Director {
     let mut d = Director::new(shape);
     let mut b = SnapshotBuilder::default();
-    for (service, proto) in [(0, Proto::Tcp), (1, Proto::Udp)] {
+    for (service, proto) in (0..).zip(PROTOS) {
         let ids = (service * 4..).map(ServerId);
         let servers: Vec<_> = ids.zip(servers).collect();
         for &(id, address) in &servers {
@@ -73,8 +75,14 @@ fn packet(proto: Proto, from: &str, to: &str, flags: u8) -> Packet {
     let packet = match proto {
         Proto::Tcp => Packet::tcp(at(from), at(to), flags),
         Proto::Udp => Packet::udp(at(from), at(to)),
+        Proto::Sctp => Packet::sctp(at(from), at(to), &[]),
     };
-    packet.macs(ROUTER_MAC, WAN_MAC).payload(b"odd")
+    let packet = packet.macs(ROUTER_MAC, WAN_MAC);
+    match (proto, flags) {
+        (Proto::Sctp, SYN) => packet.payload(b"\x01\0\0\x07odd"), // INIT
+        (Proto::Sctp, _) => packet.payload(b"\0\0\0\x07odd"),
+        _ => packet.payload(b"odd"),
+    }
 }
 
 fn macs(frame: &[u8]) -> (Mac, Mac) {
@@ -150,10 +158,7 @@ fn there_and_back() {
         ),
     ];
     for (name, mode, client, vip, server, seen_as) in rows {
-        for (shape, proto) in shapes()
-            .iter()
-            .flat_map(|s| [(s, Proto::Tcp), (s, Proto::Udp)])
-        {
+        for (shape, proto) in shapes().iter().flat_map(|s| PROTOS.map(|proto| (s, proto))) {
             let what = format!("{name} {proto} {shape:?}");
             let mut d = director(shape, vip, mode, &[server]);
             let (to, f) = only(d.exchange(WAN, &packet(proto, client, vip, SYN).build()));
@@ -193,7 +198,8 @@ fn there_and_back() {
                 "{what}: the same way again"
             );
 
-            let id = ServerId(if proto == Proto::Tcp { 0 } else { 4 });
+            let service = PROTOS.iter().position(|p| *p == proto).unwrap();
+            let id = ServerId(service as u32 * 4);
             let cells = |f: fn(&ServerCounters) -> u64| d.sum(|c| f(c.servers.get(id).unwrap()));
             assert_eq!(cells(|s| s.conns.get()), 1, "{what}");
             assert_eq!(
@@ -230,10 +236,7 @@ fn direct_routing_changes_a_hop_and_the_mac() {
         (CLIENT6, VIP6, "[2001:db8:1::11]:80"),
     ];
     for (client, vip, server) in rows {
-        for (shape, proto) in shapes()
-            .iter()
-            .flat_map(|s| [(s, Proto::Tcp), (s, Proto::Udp)])
-        {
+        for (shape, proto) in shapes().iter().flat_map(|s| PROTOS.map(|proto| (s, proto))) {
             let mut d = director(shape, vip, ForwardMode::dr, &[server]);
             let sent = packet(proto, client, vip, SYN).build();
             let (to, f) = only(d.exchange(WAN, &sent));

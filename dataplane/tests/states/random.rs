@@ -7,7 +7,7 @@ use weir_dataplane::conn::state::{Direction, Rules, Standing, State};
 use weir_dataplane::forward::ForwardMode;
 
 use crate::oracle::{Packet, What};
-use crate::workers::{Lab, Talk};
+use crate::workers::{Lab, Talk, V4};
 
 const MODES: &[ForwardMode] = &[ForwardMode::fullnat, ForwardMode::nat, ForwardMode::dr];
 
@@ -77,7 +77,7 @@ proptest! {
         mode in prop::sample::select(MODES),
         steps in prop::collection::vec(step(), 1..120),
     ) {
-        let mut lab = Lab::new(mode, Rules::default(), true);
+        let mut lab = Lab::new(V4, mode, Rules::default(), true);
         let mut talks: Vec<Talk> = (0..6).map(|_| lab.talk()).collect();
         for step in steps {
             match step {

@@ -5,28 +5,56 @@
 //! sysctls share a director; each has a client of its own.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use weir_dataplane::command::{Command, ConnPage, ConnView, Event};
+use weir_dataplane::command::{Command, ConnView};
 use weir_dataplane::conn::state::{Direction, Rules, Standing, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::packet::build::Packet as Frame;
-use weir_dataplane::packet::{Key, Parsed, eth, parse};
+use weir_dataplane::packet::eth;
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
-use weir_dataplane::{CoreId, Proto, ServerId, ServiceId, Tick};
+use weir_dataplane::{Proto, ServerId, ServiceId, Tick};
 
 use crate::common::{
-    Director, LAN, LAN_MAC, LIP, ROUTER_MAC, Shape, To, VIP, WAN, WAN_MAC, server_addr, server_mac,
+    Director, LAN, LAN_MAC, ROUTER_MAC, Shape, To, WAN, WAN_MAC, ends, server_mac,
 };
 use crate::oracle::{Out, Packet, Row, Seen, What, on_purpose_unlike_lvs, rows};
 
 const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
 
+/// The addresses of one family.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    vip: &'static str,
+    /// But for the port.
+    client: &'static str,
+    servers: [&'static str; 2],
+    locals: [&'static str; 2],
+}
+
+pub(crate) const V4: Addresses = Addresses {
+    vip: "10.0.0.10:80",
+    client: "192.0.2.1",
+    servers: ["10.1.0.11:80", "10.1.0.12:80"],
+    locals: ["10.1.0.100", "10.1.0.101"],
+};
+const V6: Addresses = Addresses {
+    vip: "[2001:db8::10]:80",
+    client: "2001:db8:c::7",
+    servers: ["[2001:db8:1::11]:80", "[2001:db8:1::12]:80"],
+    locals: ["2001:db8:1::64", "2001:db8:1::65"],
+};
+
+fn at(address: &str) -> SocketAddr {
+    address.parse().unwrap()
+}
+
 /// Two servers, 11 and 12, of a service for each protocol; with the standing of each.
 fn snapshot(
     generation: u64,
+    addresses: Addresses,
     mode: ForwardMode,
     rules: Rules,
     standings: [Standing; 2],
@@ -39,21 +67,22 @@ fn snapshot(
             b.server(Server {
                 id,
                 service: ServiceId(service),
-                address: server_addr(11 + n as u8, 80).into(),
+                address: at(addresses.servers[n as usize]),
                 forward: mode,
+                tunnel: None,
             });
             let weight = u32::from(standing == Standing::Up);
             if standing != Standing::Gone {
                 servers.push(Candidate { id, weight });
             }
         }
-        let locals = [LIP, Ipv4Addr::new(10, 1, 0, 101)].map(IpAddr::V4);
+        let locals = addresses.locals.map(|a| a.parse::<IpAddr>().unwrap());
         b.service(Arc::new(Service {
             id: ServiceId(service),
             name: "s".into(),
             key: ServiceKey {
                 proto,
-                vip: VIP.into(),
+                vip: at(addresses.vip).ip(),
                 port: 80,
             },
             scheduler: SchedulerKind::rr,
@@ -67,6 +96,7 @@ fn snapshot(
 /// A director with one mode and one set of rules, and clients enough for all rows.
 pub(crate) struct Lab {
     pub(crate) director: Director,
+    addresses: Addresses,
     mode: ForwardMode,
     rules: Rules,
     /// Two servers that stand, or one, as the recording had.
@@ -77,29 +107,19 @@ pub(crate) struct Lab {
 
 /// One row's connection, as its two ends know it.
 pub(crate) struct Talk {
-    client: SocketAddrV4,
+    client: SocketAddr,
     /// The end that the server answers to, and its own end, as it sees them.
-    server_side: (SocketAddrV4, SocketAddrV4),
+    server_side: (SocketAddr, SocketAddr),
     /// Where frames to the server go.
     server: u8,
 }
 
-fn vip() -> SocketAddrV4 {
-    SocketAddrV4::new(VIP, 80)
-}
-
-fn v4(address: SocketAddr) -> SocketAddrV4 {
-    match address {
-        SocketAddr::V4(address) => address,
-        SocketAddr::V6(address) => panic!("{address}"),
-    }
-}
-
 impl Lab {
-    pub(crate) fn new(mode: ForwardMode, rules: Rules, two: bool) -> Lab {
+    pub(crate) fn new(addresses: Addresses, mode: ForwardMode, rules: Rules, two: bool) -> Lab {
         let second = if two { Standing::Up } else { Standing::Gone };
         let mut lab = Lab {
             director: Director::new(&Shape::default()),
+            addresses,
             mode,
             rules,
             all: [Standing::Up, second],
@@ -112,7 +132,8 @@ impl Lab {
 
     pub(crate) fn stand(&mut self, standings: [Standing; 2]) {
         self.generation += 1;
-        let snapshot = snapshot(self.generation, self.mode, self.rules, standings);
+        let (addresses, mode) = (self.addresses, self.mode);
+        let snapshot = snapshot(self.generation, addresses, mode, self.rules, standings);
         let snapshot = Arc::new(snapshot);
         self.director
             .tell(|| Command::Snapshot(Arc::clone(&snapshot)));
@@ -127,10 +148,10 @@ impl Lab {
 
     pub(crate) fn talk(&mut self) -> Talk {
         self.clients += 1;
-        let client = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), self.clients);
+        let client = SocketAddr::new(self.addresses.client.parse().unwrap(), self.clients);
         let own_end = match self.mode.is_one_way() {
-            true => vip(),
-            false => server_addr(11, 80),
+            true => self.vip(),
+            false => at(self.addresses.servers[0]),
         };
         Talk {
             client,
@@ -139,12 +160,16 @@ impl Lab {
         }
     }
 
+    fn vip(&self) -> SocketAddr {
+        at(self.addresses.vip)
+    }
+
     /// Sends a packet; where it came out.
     pub(crate) fn send(&mut self, talk: &mut Talk, packet: Packet) -> Out {
         let inbound = packet.dir == Direction::Inbound;
         let (port, frame) = match inbound {
             true => {
-                let frame = frame(packet.what, talk.client, vip());
+                let frame = frame(packet.what, talk.client, self.vip());
                 (WAN, frame.macs(ROUTER_MAC, WAN_MAC))
             }
             false => {
@@ -159,26 +184,25 @@ impl Lab {
             [(to, bytes)] => (*to, bytes),
             _ => panic!("{out:?}"),
         };
-        let Ok(Parsed::Flow(flow)) = parse(bytes, false) else {
-            panic!("{bytes:02x?}")
-        };
-        let (src, dst) = (v4(flow.key.source()), v4(flow.key.destination()));
         match to {
             To::Kernel(LAN) if !inbound => Out::Untranslated, // which routes it
             To::Port(LAN) if inbound => {
-                talk.server_side = (src, dst);
+                if !self.mode.is_one_way() {
+                    let (_, src, dst) = ends(bytes);
+                    talk.server_side = (src, dst);
+                }
                 talk.server = (11..=12)
                     .find(|n| server_mac(*n) == eth::dst(bytes))
                     .unwrap();
                 Out::Server(u64::from(talk.server) - 10)
             }
-            To::Port(WAN) if inbound => {
-                assert_eq!((src, dst), (vip(), talk.client));
-                Out::Refused
-            }
             To::Port(WAN) => {
-                assert_eq!((src, dst), (vip(), talk.client));
-                Out::Client
+                let (_, src, dst) = ends(bytes);
+                assert_eq!((src, dst), (self.vip(), talk.client));
+                match inbound {
+                    true => Out::Refused,
+                    false => Out::Client,
+                }
             }
             To::Port(LAN) => Out::Refused, // the server itself
             _ => panic!("{to:?}"),
@@ -187,30 +211,12 @@ impl Lab {
 
     /// All connections.
     pub(crate) fn listing(&mut self) -> Vec<ConnView> {
-        self.director.events.clear();
-        let mut all = Vec::new();
-        let mut cursor = 0;
-        loop {
-            self.director.tell(|| {
-                let mut page = ConnPage::new(CoreId(0), 10_000);
-                (page.cursor, page.scan) = (cursor, u32::MAX);
-                Command::ListConns(page)
-            });
-            self.director.settle();
-            let Some(Event::Conns(page)) = self.director.events.pop() else {
-                panic!("{:?}", self.director.events)
-            };
-            all.extend(page.found);
-            if page.done {
-                return all;
-            }
-            cursor = page.cursor;
-        }
+        self.director.listing()
     }
 
     fn conn(&mut self, talk: &Talk) -> Option<ConnView> {
         let all = self.listing().into_iter();
-        let mut found = all.filter(|c| c.client == SocketAddr::V4(talk.client));
+        let mut found = all.filter(|c| c.client == talk.client);
         let conn = found.next();
         assert!(found.next().is_none());
         conn
@@ -240,7 +246,7 @@ impl Lab {
     }
 }
 
-fn frame(what: What, from: SocketAddrV4, to: SocketAddrV4) -> Frame {
+fn frame(what: What, from: SocketAddr, to: SocketAddr) -> Frame {
     match what {
         What::Flags(flags) => Frame::tcp(from, to, flags),
         What::Datagram => Frame::udp(from, to),
@@ -339,10 +345,8 @@ fn went(row: &Row, want: Out, out: Out) -> bool {
 fn modes(row: &Row) -> Result<&'static [ForwardMode], &'static str> {
     if row.synced.is_some() {
         Err("connection sync set the state")
-    } else if row.is(r#""af":6"#) {
-        Err("IPv6")
     } else if row.is(r#""mode":"TUN""#) {
-        Err("TUN is not in the pipeline yet")
+        Ok(&[ForwardMode::tun])
     } else if row.is(r#""mode":"DR""#) {
         Ok(&[ForwardMode::dr])
     } else if row.path.is_empty() && row.packet.dir == Direction::Outbound {
@@ -355,7 +359,7 @@ fn modes(row: &Row) -> Result<&'static [ForwardMode], &'static str> {
 #[test]
 fn every_row_of_the_kernel() {
     let mut labs: BTreeMap<String, Lab> = BTreeMap::new();
-    let (mut skipped, mut ran, mut on_purpose) = (BTreeMap::<_, u32>::new(), 0, 0);
+    let (mut skipped, mut ran, mut on_purpose) = (BTreeMap::<_, u32>::new(), 0, 0u32);
     let mut failures = Vec::new();
     for row in rows() {
         let modes = modes(&row).unwrap_or_else(|why| {
@@ -365,9 +369,11 @@ fn every_row_of_the_kernel() {
         for &mode in modes {
             ran += 1;
             let two = row.is(r#""test":"reuse""#);
+            let six = row.is(r#""af":6"#);
+            let addresses = if six { V6 } else { V4 };
             let lab = labs
-                .entry(format!("{mode:?} {two} {:?}", row.rules))
-                .or_insert_with(|| Lab::new(mode, row.rules, two));
+                .entry(format!("{mode:?} {six} {two} {:?}", row.rules))
+                .or_insert_with(|| Lab::new(addresses, mode, row.rules, two));
             let result = run(lab, &row);
             lab.stand(lab.all);
             match (result, on_purpose_unlike_lvs(&row)) {
