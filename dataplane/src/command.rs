@@ -93,7 +93,7 @@ impl ConnPage {
 /// A connection as listings show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnView {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub proto: Proto,
     /// The client (CIP).
     pub client: SocketAddr,

@@ -109,7 +109,7 @@ pub(crate) struct Services {
 pub(crate) struct Service {
     /// The operator's name for it.
     pub(crate) name: String,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub(crate) protocol: String,
     /// VIP and port; port 0 is every port.
     pub(crate) address: SocketAddr,
@@ -223,7 +223,7 @@ pub(crate) struct Connections {
 pub(crate) struct Connection {
     /// The worker that owns it.
     pub(crate) worker: u8,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub(crate) protocol: String,
     /// Its state, as `ipvsadm -Lnc` names it.
     pub(crate) state: String,

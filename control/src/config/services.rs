@@ -84,7 +84,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
     }
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|s| (s.name(), *s)).collect();
     let modes = [("fullnat", ForwardMode::fullnat)]; // the others: checks of theirs come next
-    let protocols = [("tcp", Proto::Tcp), ("udp", Proto::Udp)];
+    let protocols = [Proto::Tcp, Proto::Udp, Proto::Sctp].map(|p| (p.name(), p));
     let scheduler = section.choice(p, "scheduler", &schedulers, LVS_SCHEDULERS);
     let forward = section.choice(p, "forward", &modes, LVS_MODES);
     let carriers = ["toa", "proxy-v1", "proxy-v2"];
@@ -92,7 +92,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
     ServiceDraft {
         name: section.parsed(p, "name", scalars::label),
         address: section.parsed(p, "address", scalars::endpoint),
-        protocol: section.choice(p, "protocol", &protocols, &["sctp"]),
+        protocol: section.choice(p, "protocol", &protocols, &[]),
         scheduler: scheduler.map_or(defaults::SCHEDULER, |s| s.value),
         forward: forward.map_or(defaults::FORWARD, |f| f.value),
         local_addresses: local_addresses(p, &section),

@@ -14,7 +14,7 @@ pub struct Packet {
     pub eth_dst: Mac,
     /// Source MAC.
     pub eth_src: Mac,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub proto: Proto,
     /// Source address and port.
     pub src: SocketAddr,

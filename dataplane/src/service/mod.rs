@@ -23,7 +23,7 @@ mod tests;
 /// What a client addresses: protocol, VIP and port; port 0 stands for every port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub proto: Proto,
     /// The virtual address.
     pub vip: IpAddr,
