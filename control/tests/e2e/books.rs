@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::client::{ask_dns, ask_names};
+use crate::config::Config;
 use crate::servers::{Dns, Nginx};
 use crate::topology::{CLIENT, Lab, VIP, eventually_ok, rip};
-use crate::weir::{Config, Director};
+use crate::weir::Director;
 use crate::with_1_2_and_3_workers;
 
 const REQUESTS: usize = 100;

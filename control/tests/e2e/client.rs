@@ -47,27 +47,32 @@ pub(crate) fn ask_names(lab: &Lab, times: usize) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Asks `GET /` of `vip` once; the server that answered, and whom it took for its client.
-pub(crate) fn ask_who(lab: &Lab, vip: IpAddr) -> (String, String) {
-    let vip = SocketAddr::new(vip, 80);
-    let mut command = curl(lab);
-    command.args(["--write-out", "%header{x-client}"]);
-    let answer = text(checked(command.arg(format!("http://{vip}/"))));
-    let (server, client) = answer.split_once('\n').expect("a name and a header");
-    (server.to_owned(), client.to_owned())
-}
-
 /// Downloads `path` of the VIP; the SHA-256 of what arrived, and bytes a second.
 pub(crate) fn download(lab: &Lab, path: &str) -> (String, u64) {
-    download_from(lab, VIP.into(), path)
+    let got = download_from(lab, VIP.into(), path);
+    (got.sha256, got.speed)
+}
+
+/// What a download came to.
+#[derive(Debug)]
+pub(crate) struct Got {
+    /// Of what arrived, in hexadecimal.
+    pub(crate) sha256: String,
+    /// Bytes a second.
+    pub(crate) speed: u64,
+    /// Whom the server took for its client.
+    pub(crate) seen: String,
 }
 
 /// As [`download`], from a virtual address of either family.
-pub(crate) fn download_from(lab: &Lab, vip: IpAddr, path: &str) -> (String, u64) {
+pub(crate) fn download_from(lab: &Lab, vip: IpAddr, path: &str) -> Got {
     let vip = SocketAddr::new(vip, 80);
     let mut command = curl(lab);
     command
-        .args(["--write-out", "%{stderr}%{speed_download}"])
+        .args([
+            "--write-out",
+            "%{stderr}%{speed_download} %header{x-client}",
+        ])
         .arg(format!("http://{vip}{path}"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -75,10 +80,14 @@ pub(crate) fn download_from(lab: &Lab, vip: IpAddr, path: &str) -> (String, u64)
     let body = curl.stdout.take().expect("piped");
     let sum = checked(Command::new("sha256sum").stdin(body));
     let curl = curl.wait_with_output().expect("our own child");
-    let speed = String::from_utf8_lossy(&curl.stderr).into_owned();
-    assert!(curl.status.success(), "curl: {speed}");
-    let speed = speed.trim().parse().expect("curl prints bytes a second");
-    (text(sum)[..64].to_owned(), speed)
+    let said = String::from_utf8_lossy(&curl.stderr).into_owned();
+    assert!(curl.status.success(), "curl: {said}");
+    let (speed, seen) = said.trim().split_once(' ').expect("as asked for");
+    Got {
+        sha256: text(sum)[..64].to_owned(),
+        speed: speed.parse().expect("curl prints bytes a second"),
+        seen: seen.to_owned(),
+    }
 }
 
 /// Uploads `file` to `path` of the VIP by PUT; bytes a second.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::Config;
 use crate::servers::Dns;
 use crate::topology::{Lab, rip};
-use crate::weir::{Config, Director};
+use crate::weir::Director;
 use crate::{client, with_1_2_and_3_workers};
 
 with_1_2_and_3_workers!(dns_queries_are_answered);

@@ -1,8 +1,9 @@
 //! A real server dies in mid-download: its connections end, all others go on.
 
+use crate::config::Config;
 use crate::servers::{Nginx, SLOW_BYTES_PER_S, write_noise};
 use crate::topology::Lab;
-use crate::weir::{Config, Director};
+use crate::weir::Director;
 use crate::{client::Held, with_1_2_and_3_workers};
 
 with_1_2_and_3_workers!(a_killed_server_ends_its_own_connections_only);

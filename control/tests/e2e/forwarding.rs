@@ -1,9 +1,10 @@
 //! Who answers, and whom a real server sees.
 
 use crate::client::{Held, ask_names, curl};
+use crate::config::Config;
 use crate::servers::Nginx;
 use crate::topology::{Lab, VIP};
-use crate::weir::{Config, Director};
+use crate::weir::Director;
 use crate::with_1_2_and_3_workers;
 
 with_1_2_and_3_workers!(wrr_shares_follow_the_weights);

@@ -27,7 +27,8 @@ use crate::topology::find_program;
 /// A guest: what its kernel loads, and which scenarios it runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guest {
-    /// Kernel modules, in the order of loading; what they depend on comes first by itself.
+    /// Kernel modules by groups, in the order of loading; what they depend on comes first by
+    /// itself.
     pub(crate) modules: &'static [&'static str],
     /// The start of the scenarios' names, such as `inside::tunnels::`.
     pub(crate) scenarios: &'static str,
@@ -91,12 +92,12 @@ impl Kernel {
         let index = std::fs::read_to_string(self.modules_dir().join("modules.dep"));
         let index = index.expect("scripts/guest-kernel runs depmod");
         let mut files: Vec<String> = Vec::new();
-        for module in modules {
+        for module in modules.iter().flat_map(|group| group.split(' ')) {
             // `kernel/net/ipv4/ipip.ko: A B`, where A needs B: load from the end.
             let line = index.lines().find_map(|line| {
                 let (file, needs) = line.split_once(':')?;
                 let name = Path::new(file).file_stem()?.to_str()?;
-                (name == *module).then(|| (file, needs.trim()))
+                (name == module).then(|| (file, needs.trim()))
             });
             let (file, needs) = line.unwrap_or_else(|| panic!("the kernel has no {module}.ko"));
             for needed in needs.split_whitespace().rev().chain([file]) {

@@ -4,48 +4,53 @@ use std::time::Duration;
 
 use crate::guest::Guest;
 
-mod carry;
 mod fullnat;
 mod kernel_ipvs;
+mod sctp;
 mod tunnels;
 
-/// What the topology of namespaces itself is made of, and `more`.
-macro_rules! modules {
-    ($($more:literal),*) => {
-        &["tun", "veth", "bridge", $($more),*]
-    };
-}
+/// What guests load; a module's own dependencies come by themselves.
+const MODULES: &[&str] = &[
+    // The namespaces' cables.
+    "tun veth bridge",
+    // Tunnels.
+    "ipip sit ip6_tunnel ip_gre ip6_gre fou fou6 vxlan",
+    // The kernel's IPVS, which asks for the checksum without saying so.
+    "crc32c_generic ip_vs ip_vs_rr",
+    "sctp",
+];
 
 /// A guest ends within a minute on a quiet machine.
 const AT_MOST: Duration = Duration::from_secs(200);
 
-#[test]
-fn fullnat_in_a_guest() {
+/// Boots a guest for the scenarios whose names begin with `scenarios`.
+fn boot(scenarios: &'static str) {
     let guest = Guest {
-        modules: modules!(),
-        scenarios: "inside::fullnat::",
+        modules: MODULES,
+        scenarios,
         at_most: AT_MOST,
     };
     guest.run();
 }
 
 #[test]
+fn fullnat_in_a_guest() {
+    boot("inside::fullnat::");
+}
+
+#[test]
 fn kernel_ipvs_in_a_guest() {
-    let guest = Guest {
-        modules: modules!(
-            "ipip",
-            "sit",
-            "ip6_tunnel",
-            "ip_gre",
-            "ip6_gre",
-            "fou",
-            "fou6",
-            "crc32c_generic",
-            "ip_vs",
-            "ip_vs_rr"
-        ),
-        scenarios: "inside::kernel_ipvs::",
-        at_most: AT_MOST,
-    };
-    guest.run();
+    boot("inside::kernel_ipvs::");
+}
+
+#[test]
+#[ignore = "until the configuration takes it"]
+fn tunnels_in_a_guest() {
+    boot("inside::tunnels::");
+}
+
+#[test]
+#[ignore = "until the configuration takes it"]
+fn sctp_in_a_guest() {
+    boot("inside::sctp::");
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::client::{ask_name, ask_names};
+use crate::config::Config;
 use crate::servers::Nginx;
 use crate::topology::{Lab, Netns, VIP, checked, eventually};
-use crate::weir::{Config, Director, binary, config_path, exists, run_refused, socket_path};
+use crate::weir::{Director, binary, config_path, exists, run_refused, socket_path};
 
 /// Title, what to replace in a good file, by what, and words that the error must have.
 const WRONG: &[(&str, &str, &str, &[&str])] = &[

@@ -1,8 +1,9 @@
 //! Many short connections at once: none fails.
 
+use crate::config::Config;
 use crate::servers::Nginx;
 use crate::topology::{Lab, VIP, checked, text};
-use crate::weir::{Config, Director};
+use crate::weir::Director;
 use crate::with_1_2_and_3_workers;
 
 with_1_2_and_3_workers!(ab_with_1000_at_once_fails_no_request);

@@ -8,10 +8,14 @@
 //! with `cargo nextest run -p weir --test e2e`, which runs them one at a time.
 #![forbid(unsafe_code)]
 
+mod cables;
+mod carry;
 mod client;
+mod config;
 mod families;
 mod guest;
 mod realserver;
+mod sctp;
 mod servers;
 mod topology;
 mod weir;
@@ -23,6 +27,7 @@ mod forwarding;
 mod inside;
 mod lifecycle;
 mod load;
+mod modes;
 mod partial_checksums;
 mod reload;
 mod transfers;
@@ -31,19 +36,22 @@ mod twins;
 /// Makes a test of `fn $test(workers: usize)` for one, two and three workers: what holds for one
 /// must hold for all (DESIGN.md, "Who owns a flow").
 macro_rules! with_1_2_and_3_workers {
-    ($test:ident) => {
+    ($(#[$attribute:meta])* $test:ident) => {
         mod $test {
             #[test]
+            $(#[$attribute])*
             fn one_worker() {
                 super::$test(1);
             }
 
             #[test]
+            $(#[$attribute])*
             fn two_workers() {
                 super::$test(2);
             }
 
             #[test]
+            $(#[$attribute])*
             fn three_workers() {
                 super::$test(3);
             }

@@ -2,10 +2,12 @@
 //! `rx_checksum = "fill"` completes them before an incremental update makes them wrong for good.
 
 use crate::books::counter;
+use crate::cables::Cable;
 use crate::client;
+use crate::config::Config;
 use crate::servers::{Dns, Nginx, sha256, write_noise};
-use crate::topology::{Cable, Lab, rip};
-use crate::weir::{Config, Director};
+use crate::topology::{Lab, rip};
+use crate::weir::Director;
 
 #[test]
 fn af_packet_on_veth_carries_tcp_and_udp_both_ways() {

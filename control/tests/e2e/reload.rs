@@ -1,9 +1,10 @@
 //! A reload while connections stand: none is lost, and new ones follow the new file.
 
 use crate::client::{Held, ask_names};
+use crate::config::Config;
 use crate::servers::Nginx;
 use crate::topology::Lab;
-use crate::weir::{Config, Director};
+use crate::weir::Director;
 use crate::with_1_2_and_3_workers;
 
 with_1_2_and_3_workers!(idle_connections_survive_a_reload);

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `~~~` is a DPDK net_tap port: the driver makes an interface beside the director's own, which
-//! [`Lab::plug_in`] moves to the far side. Namespaces are named after the test's process, and a
+//! [`Lab::plug_in`](crate::cables) moves to the far side. Namespaces are named after the test's process, and a
 //! new [`Lab`] first sweeps away what a killed test process left behind.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -24,6 +24,7 @@ use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit}
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 
+use crate::cables::Cable;
 use crate::families::Family;
 
 /// All namespaces of these tests start so; then come the process id and the role.
@@ -40,21 +41,6 @@ pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
 pub(crate) fn rip(server: usize) -> Ipv4Addr {
     let last = u8::try_from(10 + server).expect("a test has few servers");
     Ipv4Addr::new(10, 1, 0, last)
-}
-
-/// MAC addresses for the far ends of net_tap ports: the driver gives its interface the port's own
-/// address, and two ends with one address cannot talk.
-const FAR_MAC_WAN: &str = "02:00:00:00:0a:01";
-const FAR_MAC_LAN: &str = "02:00:00:00:0a:02";
-
-/// How a port of the director is plugged in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cable {
-    /// DPDK's net_tap; the interface appears when `weir` starts.
-    NetTap,
-    /// DPDK's net_af_packet on a veth pair that stands before `weir` starts. The kernel leaves
-    /// TCP and UDP checksums on it partial.
-    AfPacket,
 }
 
 /// Namespaces for a client, the director, the servers' switch and the real servers.
@@ -118,95 +104,6 @@ impl Lab {
     /// The lab's own directory.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// Plugs in the far ends of `weir`'s net_tap ports, after each start of it.
-    pub(crate) fn plug_in(&self) {
-        let director = &self.director;
-        for (port, mac, to) in [
-            ("weir-wan", FAR_MAC_WAN, &self.client),
-            ("weir-lan", FAR_MAC_LAN, &self.lan),
-        ] {
-            director.ip(&format!("link set {port} netns {}", to.name));
-            to.ip(&format!("link set {port} address {mac}"));
-        }
-        self.raise_far_ends();
-    }
-
-    /// Addresses and raises the interfaces at the far ends of the director's ports.
-    fn raise_far_ends(&self) {
-        self.client.ip("link set weir-wan up");
-        for family in [Family::V4, Family::V6] {
-            self.client.add_address(family.client(), family, "weir-wan");
-        }
-        self.lan.ip("link set weir-lan master br0 up");
-    }
-
-    /// Pulls a cable from the client to the servers' network and makes it their way to the
-    /// client, past the director: how answers go in DR and TUN.
-    ///
-    /// ```text
-    ///   client ─────────── director ──── lan ── servers
-    ///     └── straight 10.1.0.1 ──────────┘
-    /// ```
-    pub(crate) fn let_answers_go_straight(&self) {
-        let (client, lan) = (&self.client, &self.lan);
-        lan.ip(&format!(
-            "link add client type veth peer name straight netns {}",
-            client.name
-        ));
-        lan.ip("link set client master br0 up");
-        client.ip("link set straight up");
-        for family in [Family::V4, Family::V6] {
-            let gateway = family.client_in_lan();
-            client.add_address(gateway, family, "straight");
-            for server in &self.servers {
-                server.ip(&format!("route add default via {gateway}"));
-            }
-        }
-    }
-
-    /// Pulls veth cables `wan0` and `lan0` for a director that is the kernel itself.
-    pub(crate) fn pull_kernel_cables(&self) {
-        let director = &self.director;
-        for (near, far, to) in [
-            ("wan0", "weir-wan", &self.client),
-            ("lan0", "weir-lan", &self.lan),
-        ] {
-            director.ip(&format!(
-                "link add {near} type veth peer name {far} netns {}",
-                to.name
-            ));
-            director.ip(&format!("link set {near} up"));
-        }
-        for family in [Family::V4, Family::V6] {
-            director.add_address(family.director(), family, "wan0");
-            director.add_address(family.director_in_lan(), family, "lan0");
-        }
-        self.raise_far_ends();
-    }
-
-    /// Pulls veth cables for AF_PACKET ports. AF_PACKET only listens in: the director's kernel
-    /// gets the same frames, and would reset connections to a VIP that its twin holds. A strict
-    /// source check drops them there, since the twin is the way back to every sender.
-    fn pull_veth(&self) {
-        for (port, mac, to) in [
-            ("weir-wan", FAR_MAC_WAN, &self.client),
-            ("weir-lan", FAR_MAC_LAN, &self.lan),
-        ] {
-            let far = &to.name;
-            let director = &self.director;
-            director.ip(&format!(
-                "link add {port} type veth peer name {port} address {mac} netns {far}"
-            ));
-            director.run(&format!(
-                "sysctl -qw net.ipv4.conf.{port}.rp_filter=1 net.ipv4.conf.{port}.arp_ignore=1"
-            ));
-            director.ip(&format!("link set {port} up"));
-            // Frames of at most the MTU, as on a wire; their checksums stay partial.
-            to.run(&format!("ethtool -K {port} tso off"));
-        }
-        self.raise_far_ends();
     }
 }
 

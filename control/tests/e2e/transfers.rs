@@ -1,8 +1,9 @@
 //! Much data on one connection, each way: every byte arrives, in order.
 
+use crate::config::Config;
 use crate::servers::{Nginx, sha256, write_noise};
 use crate::topology::Lab;
-use crate::weir::{Config, Director};
+use crate::weir::Director;
 use crate::{client, with_1_2_and_3_workers};
 
 const SIZE: usize = 200_000_000;

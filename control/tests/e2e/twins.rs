@@ -4,9 +4,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::client;
+use crate::config::Config;
 use crate::servers::Nginx;
 use crate::topology::{DIRECTOR, Lab, Process, VIP, eventually};
-use crate::weir::{Config, Director};
+use crate::weir::Director;
 
 #[test]
 fn director_and_vip_answer_pings_and_arp() {

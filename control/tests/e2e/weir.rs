@@ -1,6 +1,5 @@
-//! The program under test: its configuration, its process, and what its commands say.
+//! The program under test: its process, and what its commands say.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -9,10 +8,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::topology::{Cable, DIRECTOR, Lab, Process, VIP, checked, eventually, rip, text};
-
-/// Local addresses of the FULL-NAT services.
-pub(crate) const LIPS: &str = "10.1.0.100-10.1.0.103";
+use crate::cables::Cable;
+use crate::config::Config;
+use crate::topology::{Lab, Process, checked, eventually, text};
 
 /// The binary under test.
 pub(crate) fn binary() -> PathBuf {
@@ -22,107 +20,8 @@ pub(crate) fn binary() -> PathBuf {
     }
 }
 
-/// A configuration file with a TCP service on port 80 and a UDP service on port 53.
-#[derive(Debug, Clone)]
-pub(crate) struct Config {
-    workers: usize,
-    cable: Cable,
-    /// Number (counted from 1) and weight of the real servers.
-    servers: Vec<(usize, u16)>,
-}
-
-impl Config {
-    /// For `workers` workers, without real servers.
-    pub(crate) fn new(workers: usize) -> Config {
-        Config {
-            workers,
-            cable: Cable::NetTap,
-            servers: Vec::new(),
-        }
-    }
-
-    /// With the director's ports plugged in by `cable`.
-    pub(crate) fn cable(mut self, cable: Cable) -> Config {
-        self.cable = cable;
-        self
-    }
-
-    /// With one real server more, for both services.
-    pub(crate) fn server(mut self, number: usize, weight: u16) -> Config {
-        self.servers.push((number, weight));
-        self
-    }
-
-    /// The file's text.
-    pub(crate) fn toml(&self) -> String {
-        // net_tap with MACs that a restart keeps, as a card's does: its own choice is random, and
-        // the servers would talk to the old one until their ARP entries age.
-        let (wan, lan, rx_checksum) = match self.cable {
-            Cable::NetTap => (
-                "net_tap0,iface=weir-wan,mac=02:00:00:00:0b:01",
-                "net_tap1,iface=weir-lan,mac=02:00:00:00:0b:02",
-                "trust",
-            ),
-            Cable::AfPacket => (
-                "net_af_packet0,iface=weir-wan",
-                "net_af_packet1,iface=weir-lan",
-                "fill",
-            ),
-        };
-        let workers = self.workers;
-        let mut toml = format!(
-            "[workers]
-count = {workers}
-memory = \"256MiB\"
-max_connections = 400_000
-hugepages = false
-
-[[port]]
-name = \"wan0\"
-device = \"{wan}\"
-addresses = [\"{DIRECTOR}/24\"]
-rx_checksum = \"{rx_checksum}\"
-
-[[port]]
-name = \"lan0\"
-device = \"{lan}\"
-addresses = [\"10.1.0.2/24\"]
-rx_checksum = \"{rx_checksum}\"
-"
-        );
-        for (name, protocol, port, scheduler) in
-            [("web", "tcp", 80, "wrr"), ("dns", "udp", 53, "rr")]
-        {
-            let _ = write!(
-                toml,
-                "
-[[service]]
-name = \"{name}\"
-address = \"{VIP}:{port}\"
-protocol = \"{protocol}\"
-scheduler = \"{scheduler}\"
-forward = \"fullnat\"
-local_addresses = [\"{LIPS}\"]
-"
-            );
-            for (number, weight) in &self.servers {
-                let rip = rip(*number);
-                let _ = write!(
-                    toml,
-                    "
-[[service.real_server]]
-address = \"{rip}:{port}\"
-weight = {weight}
-"
-                );
-            }
-        }
-        toml
-    }
-}
-
 /// A running `weir` in the lab's director namespace. Dropped, it gets SIGTERM; when the test
-/// fails, its log is printed.
+/// fails, its log and its counters are printed.
 #[derive(Debug)]
 pub(crate) struct Director<'lab> {
     lab: &'lab Lab,
@@ -164,8 +63,10 @@ impl<'lab> Director<'lab> {
             let status = director.ask(&["status"]);
             status.status.success().then_some(())
         });
-        if config.cable == Cable::NetTap {
-            lab.plug_in();
+        match config.ports() {
+            (_, true) => lab.plug_in_one_arm(),
+            (Cable::NetTap, false) => lab.plug_in(),
+            (Cable::AfPacket, false) => {}
         }
         director
     }
@@ -196,6 +97,12 @@ impl<'lab> Director<'lab> {
         self.ask(&["reload"])
     }
 
+    /// As [`Director::reload`], and it must be taken.
+    pub(crate) fn reload_to(&self, config: &Config) {
+        let reloaded = self.reload(&config.toml());
+        assert!(reloaded.status.success(), "{reloaded:?}");
+    }
+
     /// Whether the daemon still runs.
     pub(crate) fn runs(&mut self) -> bool {
         self.process.runs()
@@ -221,6 +128,10 @@ impl Drop for Director<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("--- log of weir\n{}---", self.log());
+            for args in [["counters"], ["status"]] {
+                let said = self.ask(&args);
+                println!("{}---", String::from_utf8_lossy(&said.stdout));
+            }
         }
     }
 }

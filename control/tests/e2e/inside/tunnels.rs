@@ -1,8 +1,12 @@
 //! TUN with real tunnel devices: every kind, either family inside, either family outside.
 
+use crate::carry::{SMALL, carries_for_the_client};
+use crate::config::Config;
 use crate::families::Family::{self, V4, V6};
 use crate::realserver::RealServer;
+use crate::servers::Nginx;
 use crate::topology::Lab;
+use crate::weir::Director;
 
 /// A kind of tunnel, in the words of everybody who has to know it.
 #[derive(Debug)]
@@ -11,6 +15,8 @@ pub(super) struct Tunnel {
     pub(super) name: &'static str,
     /// `ipvsadm -a -i`'s options; none when IPVS has no such tunnel.
     pub(super) ipvsadm: Option<&'static str>,
+    /// `tunnel` in the configuration.
+    weir: &'static str,
     /// `scripts/realserver tun`'s options.
     realserver: &'static str,
 }
@@ -19,32 +25,44 @@ pub(super) const TUNNELS: &[Tunnel] = &[
     Tunnel {
         name: "IPIP",
         ipvsadm: Some("--tun-type ipip"),
+        weir: "type = \"ipip\"",
         realserver: "--type ipip",
     },
     Tunnel {
         name: "GRE",
         ipvsadm: Some("--tun-type gre"),
+        weir: "type = \"gre\"",
         realserver: "--type gre",
     },
     Tunnel {
         name: "GRE with checksum",
         ipvsadm: Some("--tun-type gre --tun-csum"),
+        weir: "type = \"gre\", checksum = \"full\"",
         realserver: "--type gre --checksum",
     },
     Tunnel {
         name: "GUE",
         ipvsadm: Some("--tun-type gue --tun-port 6080 --tun-nocsum"),
+        weir: "type = \"gue\", port = 6080, checksum = \"none\"",
         realserver: "--type gue",
     },
     Tunnel {
         name: "GUE with checksum",
         ipvsadm: Some("--tun-type gue --tun-port 6080 --tun-csum"),
+        weir: "type = \"gue\", port = 6080, checksum = \"full\"",
         realserver: "--type gue",
     },
     Tunnel {
         name: "GUE with remote checksum",
         ipvsadm: Some("--tun-type gue --tun-port 6080 --tun-remcsum"),
+        weir: "type = \"gue\", port = 6080, checksum = \"remote\"",
         realserver: "--type gue",
+    },
+    Tunnel {
+        name: "VXLAN",
+        ipvsadm: None,
+        weir: "type = \"vxlan\", vni = 77",
+        realserver: "--type vxlan --vni 77",
     },
 ];
 
@@ -57,5 +75,30 @@ impl Tunnel {
         let options = self.realserver;
         let args = format!("tun {options} --vip {vip4} {vip6} --director {dip4} {dip6}");
         RealServer::set_up(&lab.servers[0], &args)
+    }
+}
+
+/// The whole table, through Weir.
+#[test]
+#[ignore = "for a guest's kernel; see guest.rs"]
+fn every_kind_in_every_family() {
+    let Some(lab) = Lab::new(1) else { return };
+    lab.let_answers_go_straight();
+    let nginx = Nginx::in_all(&lab);
+    let config = |tunnel: &Tunnel, outer| {
+        let more = format!("forward = \"tun\"\ntunnel = {{ {} }}", tunnel.weir);
+        let config = Config::new(2).service("tcp", (V4, outer), 80, &more);
+        config.service("tcp", (V6, outer), 80, &more)
+    };
+    let weir = Director::start(&lab, &config(&TUNNELS[0], V4));
+    for tunnel in TUNNELS {
+        let _rs = tunnel.set_up(&lab);
+        for outer in [V4, V6] {
+            weir.reload_to(&config(tunnel, outer));
+            for inner in [V4, V6] {
+                let title = format!("{} {inner:?} in {outer:?}", tunnel.name);
+                carries_for_the_client(&lab, &nginx[0], inner, SMALL, &title);
+            }
+        }
     }
 }
