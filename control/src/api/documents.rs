@@ -115,7 +115,8 @@ pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     /// The scheduler.
     pub(crate) scheduler: String,
-    /// The forwarding method.
+    /// How packets reach real servers that say nothing of their own: `fullnat`, `nat`, `dr`,
+    /// `tun` or `local`.
     pub(crate) forward: String,
     /// The local addresses that servers see as clients.
     pub(crate) local_addresses: Vec<IpAddr>,
@@ -128,8 +129,12 @@ pub(crate) struct Service {
 pub(crate) struct Server {
     /// RIP and port.
     pub(crate) address: SocketAddr,
-    /// How packets reach it.
+    /// How packets reach it: `fullnat`, `nat`, `dr`, `tun` or `local`.
     pub(crate) forward: String,
+    /// What they travel in, for `tun`, as `ipvsadm --tun-info` writes it: `ipip`, `gre:+c`,
+    /// `gue:6080:-c`; and `vxlan:4789:7`, port and network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tunnel: Option<String>,
     /// Its share of new connections.
     pub(crate) weight: u32,
     /// Whether it may take new connections.

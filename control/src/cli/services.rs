@@ -12,7 +12,8 @@ use crate::api::documents::{Service, Services, Traffic};
 
 /// Lists virtual services and their real servers
 ///
-/// A service's line sums up its servers'. STATE: `active` servers take new connections, `drained`
+/// A service's line sums up its servers'. FORWARD is named as in ipvsadm: Masq is NAT, Route is
+/// DR, Tunnel is TUN with what `ipvsadm --tun-info` shows of it. STATE: `active` servers take new connections, `drained`
 /// ones (weight 0) keep what they have, `leaving` ones were removed and go with their last
 /// connection. ACTIVE and INACT are the connections standing now, counted as IPVS does (ACTIVE:
 /// established or opening); CONNS, IN and OUT are totals since the daemon's start, IN from
@@ -68,7 +69,7 @@ fn service_rows(service: &Service, table: &mut Table<11>) {
         service.name.clone(),
         format!("{} {address}", service.protocol),
         service.scheduler.clone(),
-        service.forward.clone(),
+        method(&service.forward, None),
         String::new(),
         String::new(),
         active,
@@ -83,7 +84,7 @@ fn service_rows(service: &Service, table: &mut Table<11>) {
             String::new(),
             format!("  -> {}", server.address),
             String::new(),
-            server.forward.clone(),
+            method(&server.forward, server.tunnel.as_deref()),
             server.weight.to_string(),
             server.state.name().to_owned(),
             active,
@@ -92,6 +93,22 @@ fn service_rows(service: &Service, table: &mut Table<11>) {
             received,
             sent,
         ]);
+    }
+}
+
+/// The forwarding method as ipvsadm names it, and what it adds with `--tun-info`.
+fn method(forward: &str, tunnel: Option<&str>) -> String {
+    let name = match forward {
+        "fullnat" => "FullNat",
+        "nat" => "Masq",
+        "dr" => "Route",
+        "tun" => "Tunnel",
+        "local" => "Local",
+        other => other, // of a newer daemon
+    };
+    match tunnel {
+        Some(tunnel) => format!("{name} {tunnel}"),
+        None => name.to_owned(),
     }
 }
 

@@ -191,6 +191,7 @@ fn server(address: &str, weight: u32, state: ServerState, active: u64) -> Server
     Server {
         address: at(address),
         forward: "fullnat".into(),
+        tunnel: None,
         weight,
         state,
         traffic: Traffic {
@@ -238,11 +239,11 @@ fn services_with_their_servers() {
         services::human(&services),
         "\
 SERVICE     ADDRESS              SCHED  FORWARD  WEIGHT  STATE    ACTIVE  INACT   CONNS       IN      OUT
-web         tcp 10.0.0.10:80     wrr    fullnat                   12,005      9  15,005  6.0 KiB  3.0 MiB
-              -> 10.1.0.11:8080         fullnat     100  active   12,000      3  13,000  2.0 KiB  1.0 MiB
-              -> 10.1.0.12:8080         fullnat       0  drained       4      3   1,004  2.0 KiB  1.0 MiB
-              -> 10.1.0.13:8080         fullnat      50  leaving       1      3   1,001  2.0 KiB  1.0 MiB
-everything  udp 10.0.0.11:*      rr     fullnat                        0      0       0      0 B      0 B
+web         tcp 10.0.0.10:80     wrr    FullNat                   12,005      9  15,005  6.0 KiB  3.0 MiB
+              -> 10.1.0.11:8080         FullNat     100  active   12,000      3  13,000  2.0 KiB  1.0 MiB
+              -> 10.1.0.12:8080         FullNat       0  drained       4      3   1,004  2.0 KiB  1.0 MiB
+              -> 10.1.0.13:8080         FullNat      50  leaving       1      3   1,001  2.0 KiB  1.0 MiB
+everything  udp 10.0.0.11:*      rr     FullNat                        0      0       0      0 B      0 B
 "
     );
     let none = Services {

@@ -8,8 +8,11 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
+use weir_dataplane::forward::ForwardMode;
+
 use super::defaults::{self, BYTES_PER_CONNECTION, MAX_PORTS};
 use super::draft::Draft;
+use super::forwarding;
 use super::machine::{PortDraft, WorkersDraft};
 use super::places::places;
 use super::reader::{At, Problems};
@@ -26,25 +29,16 @@ pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
     ports(p, &draft.ports);
     services(p, draft);
     let claims = Claims::of(draft);
+    let networks_known = draft.ports.iter().all(|port| port.networks_known);
+    let own = |address| match claims.twins.contains_key(&address) {
+        false if !networks_known => None,
+        known => Some(known),
+    };
     for service in &draft.services {
+        forwarding::check(p, service, own);
         conflicts(p, &claims, service);
     }
     places(p, draft);
-    ipv6(p, &draft.services);
-}
-
-/// The workers do not forward IPv6 yet.
-fn ipv6(p: &mut Problems<'_>, services: &[ServiceDraft<'_>]) {
-    const WHY: &str = "IPv6 services are not in this version of Weir; use an IPv4 address";
-    let of = |address: &Option<At<SocketAddr>>| address.as_ref().is_some_and(|a| a.value.is_ipv6());
-    for service in services {
-        if of(&service.address) {
-            service.section.refuse(p, "address", WHY);
-        }
-        for server in service.servers.iter().filter(|s| of(&s.address)) {
-            server.section.refuse(p, "address", WHY);
-        }
-    }
 }
 
 fn memory(p: &mut Problems<'_>, workers: &WorkersDraft<'_>) {
@@ -208,25 +202,6 @@ fn servers(p: &mut Problems<'_>, service: &ServiceDraft<'_>) {
             );
             section.refuse(p, "address", &why);
         }
-        local_family(p, service, server, address.value.ip());
-    }
-}
-
-/// FULL-NAT speaks to a server from a local address of the server's family.
-fn local_family(
-    p: &mut Problems<'_>,
-    service: &ServiceDraft<'_>,
-    server: &ServerDraft<'_>,
-    address: IpAddr,
-) {
-    let mut locals = service.local_addresses.iter().map(|r| r.value.is_ipv4());
-    if locals.len() > 0 && locals.all(|ipv4| ipv4 != address.is_ipv4()) {
-        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-        let why = format!(
-            "FULL-NAT reaches it from a local address of its family; add an {family} address to \
-             the service's local_addresses"
-        );
-        server.section.refuse(p, "address", &why);
     }
 }
 
@@ -315,9 +290,11 @@ fn conflicts(p: &mut Problems<'_>, claims: &Claims<'_>, service: &ServiceDraft<'
             section.problem(p, range.at, &format!("local_addresses: {is}; leave it out"));
         }
     }
+    // A real server that is the director itself has an address of the director's.
+    let elsewhere = |s: &&ServerDraft<'_>| service.mode_of(s) != ForwardMode::local;
     for ServerDraft {
         section, address, ..
-    } in &service.servers
+    } in service.servers.iter().filter(elsewhere)
     {
         let Some(address) = address.as_ref().map(|a| a.value.ip()) else {
             continue;

@@ -35,6 +35,10 @@ pub(super) const SCHEDULER: SchedulerKind = SchedulerKind::wrr;
 pub(super) const FORWARD: ForwardMode = ForwardMode::fullnat;
 /// 64 million local ports for each server: more is a typing mistake in a range.
 pub(super) const MAX_LOCAL_ADDRESSES: usize = 1024;
+/// VXLAN's own (RFC 7348 section 8).
+pub(super) const VXLAN_PORT: u16 = 4789;
+/// 24 bits (RFC 7348 section 5).
+pub(super) const VNI_RANGE: RangeInclusive<u32> = 0..=0xff_ffff;
 /// As ipvsadm's.
 pub(super) const WEIGHT: u16 = 1;
 pub(super) const WEIGHT_RANGE: RangeInclusive<u32> = 0..=65535;

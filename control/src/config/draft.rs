@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use weir_dataplane::conn::state::{Rules, Timeouts};
+use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::service::ServiceKey;
 
 use super::defaults;
@@ -66,10 +68,16 @@ fn finish_port(port: PortDraft<'_>) -> Port {
 fn finish_service(service: ServiceDraft<'_>) -> Service {
     let address = given(service.address);
     let ranges = service.local_addresses.iter();
-    let server = |s: ServerDraft<'_>| RealServer {
-        name: s.name.map(|n| n.value),
-        address: given(s.address),
-        weight: s.weight,
+    let server = |s: ServerDraft<'_>| {
+        let forward = s.forward.unwrap_or(service.forward);
+        let tunnel = s.tunnel.or(service.tunnel).unwrap_or(Tunnel::Ipip);
+        RealServer {
+            name: s.name.map(|n| n.value),
+            address: given(s.address),
+            weight: s.weight,
+            forward,
+            tunnel: (forward == ForwardMode::tun).then_some(tunnel),
+        }
     };
     Service {
         name: given(service.name),

@@ -15,6 +15,7 @@
 mod check;
 mod defaults;
 mod draft;
+mod forwarding;
 mod machine;
 mod places;
 mod reader;

@@ -226,6 +226,11 @@ impl<'t> Section<'t> {
         self.table?.get(key)
     }
 
+    /// Whether there is no such table in the file.
+    pub(super) fn is_absent(&self) -> bool {
+        self.table.is_none()
+    }
+
     /// Whether `key` was written, rightly or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()

@@ -5,6 +5,8 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use weir_dataplane::Mac;
+
 use super::defaults::{MAX_LOCAL_ADDRESSES, MEMORY_RANGE, TIMEOUT_RANGE};
 use super::types::{Cidr, Device};
 use crate::prefix;
@@ -123,6 +125,22 @@ pub(super) fn label(text: &str) -> Result<String, String> {
             Err(format!("{bad:?} in a name; use {set}"))
         }
         None => Ok(text.to_owned()),
+    }
+}
+
+/// A machine's Ethernet address: "02:57:0a:00:00:07".
+pub(super) fn mac(text: &str) -> Result<Mac, String> {
+    let byte = |part: &str| {
+        let hex = part.len() == 2 && part.chars().all(|c| c.is_ascii_hexdigit());
+        hex.then(|| u8::from_str_radix(part, 16).ok())?
+    };
+    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    let mac = bytes.and_then(|bytes| bytes.try_into().ok()).map(Mac);
+    match mac {
+        Some(mac) if mac.is_group() => Err(format!("{text} is a group's; use one machine's")),
+        Some(Mac([0, 0, 0, 0, 0, 0])) => Err("nobody's; use one machine's".to_owned()),
+        Some(mac) => Ok(mac),
+        None => Err("not a MAC address; write one like \"02:57:0a:00:00:07\"".to_owned()),
     }
 }
 

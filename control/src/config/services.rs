@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use weir_dataplane::Proto;
 use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::SchedulerKind;
 
 use super::defaults::{self, MAX_LOCAL_ADDRESSES, WEIGHT_RANGE};
+use super::forwarding;
 use super::machine::named;
 use super::reader::{At, Key, Problems, Section};
 use super::scalars::{self, Range};
@@ -20,6 +22,7 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("protocol", "\"tcp\""),
     Key::new("scheduler", "\"wrr\""),
     Key::new("forward", "\"fullnat\""),
+    Key::new("tunnel", "{ type = \"gue\", port = 6080 }"),
     Key::new("local_addresses", "[\"10.1.0.100-10.1.0.103\"]"),
     Key::new("port", "\"wan0\""),
     Key::new("client_address", "\"none\""),
@@ -33,14 +36,14 @@ pub(super) const REAL_SERVER: &[Key] = &[
     Key::new("name", "\"web-1\""),
     Key::new("address", "\"10.1.0.11:80\""),
     Key::new("weight", "100"),
-    Key::planned("forward"),
+    Key::new("forward", "\"fullnat\""),
+    Key::new("tunnel", "{ type = \"gue\", port = 6080 }"),
     Key::planned("health_check"),
 ];
 /// LVS's schedulers that this build does not have are told from typing mistakes.
 const LVS_SCHEDULERS: &[&str] = &[
     "wlc", "lc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "maglev",
 ];
-const LVS_MODES: &[&str] = &["nat", "masq", "dr", "gate", "tun", "ipip", "snat", "nat64"];
 
 /// One `[[service]]` as written; `None` is what is missing or wrong, and reported.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ pub(super) struct ServiceDraft<'t> {
     pub(super) protocol: Option<At<Proto>>,
     pub(super) scheduler: SchedulerKind,
     pub(super) forward: ForwardMode,
+    pub(super) tunnel: Option<Tunnel>,
     pub(super) local_addresses: Vec<At<Range>>,
     pub(super) port: Option<At<String>>,
     pub(super) timeouts: TimeoutChanges,
@@ -64,6 +68,15 @@ pub(super) struct ServerDraft<'t> {
     pub(super) name: Option<At<String>>,
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) weight: u16,
+    pub(super) forward: Option<ForwardMode>,
+    pub(super) tunnel: Option<Tunnel>,
+}
+
+impl ServiceDraft<'_> {
+    /// How packets reach this server of it.
+    pub(super) fn mode_of(&self, server: &ServerDraft<'_>) -> ForwardMode {
+        server.forward.unwrap_or(self.forward)
+    }
 }
 
 pub(super) fn services<'t>(p: &mut Problems<'_>, top: &Section<'t>) -> Vec<ServiceDraft<'t>> {
@@ -83,10 +96,8 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
         }
     }
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|s| (s.name(), *s)).collect();
-    let modes = [("fullnat", ForwardMode::fullnat)]; // the others: checks of theirs come next
     let protocols = [Proto::Tcp, Proto::Udp, Proto::Sctp].map(|p| (p.name(), p));
     let scheduler = section.choice(p, "scheduler", &schedulers, LVS_SCHEDULERS);
-    let forward = section.choice(p, "forward", &modes, LVS_MODES);
     let carriers = ["toa", "proxy-v1", "proxy-v2"];
     section.choice(p, "client_address", &[("none", ())], &carriers);
     ServiceDraft {
@@ -94,7 +105,8 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
         address: section.parsed(p, "address", scalars::endpoint),
         protocol: section.choice(p, "protocol", &protocols, &[]),
         scheduler: scheduler.map_or(defaults::SCHEDULER, |s| s.value),
-        forward: forward.map_or(defaults::FORWARD, |f| f.value),
+        forward: forwarding::forward(p, &section).unwrap_or(defaults::FORWARD),
+        tunnel: forwarding::tunnel(p, &section),
         local_addresses: local_addresses(p, &section),
         port: section.parsed(p, "port", scalars::interface),
         timeouts: states::changes(p, &section),
@@ -104,13 +116,6 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
 }
 
 fn local_addresses(p: &mut Problems<'_>, section: &Section<'_>) -> Vec<At<Range>> {
-    let wants = "FULL-NAT needs at least one";
-    if !section.has("local_addresses") {
-        let example = "local_addresses = [\"10.1.0.100-10.1.0.103\"]";
-        let why = format!("local_addresses is missing; {wants}: add {example}");
-        section.problem(p, section.at, &why);
-    }
-    section.refused_empty(p, "local_addresses", &format!("no address; {wants}"));
     let ranges = section
         .texts(p, "local_addresses", scalars::range)
         .unwrap_or_default();
@@ -154,6 +159,8 @@ fn server<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServerDraft<'t> {
         weight: weight
             .and_then(|w| u16::try_from(w.value).ok())
             .unwrap_or(defaults::WEIGHT),
+        forward: forwarding::forward(p, &section),
+        tunnel: forwarding::tunnel(p, &section),
         section,
     }
 }

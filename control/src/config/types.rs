@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use weir_dataplane::conn::state::{Rules, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::ServiceKey;
 
@@ -184,9 +185,9 @@ pub(crate) struct Service {
     pub key: ServiceKey,
     /// How a server is chosen.
     pub scheduler: SchedulerKind,
-    /// How packets reach the servers.
+    /// How packets reach the servers that say nothing of their own.
     pub forward: ForwardMode,
-    /// FULL-NAT's local addresses, ranges spread out, in the file's order; 1 to 1024.
+    /// FULL-NAT's local addresses, ranges spread out, in the file's order; at most 1024.
     pub local_addresses: Vec<IpAddr>,
     /// The twin for those of its addresses that no port's network places
     /// ([`Config::network_of`]).
@@ -206,6 +207,10 @@ pub(crate) struct RealServer {
     pub address: SocketAddr,
     /// Its share of new connections; 0 drains.
     pub weight: u16,
+    /// How packets reach it.
+    pub forward: ForwardMode,
+    /// What they travel in; for [`ForwardMode::tun`] alone.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// `[addresses]`.

@@ -69,10 +69,10 @@ impl ServiceBook {
     }
 
     fn service(&self, entry: &ServiceEntry, workers: &[WorkerLink]) -> documents::Service {
-        let forward = entry.forward.name();
         let servers = entry.servers.iter().map(|server| documents::Server {
             address: server.address,
-            forward: forward.to_owned(),
+            forward: server.forward.name().to_owned(),
+            tunnel: server.tunnel.map(|tunnel| tunnel.to_string()),
             weight: server.weight.into(),
             state: match (server.removed_in, server.weight) {
                 (Some(_), _) => ServerState::Leaving,
@@ -86,7 +86,7 @@ impl ServiceBook {
             protocol: entry.key.proto.to_string(),
             address: SocketAddr::new(entry.key.vip, entry.key.port),
             scheduler: entry.scheduler.name().to_owned(),
-            forward: forward.to_owned(),
+            forward: entry.forward.name().to_owned(),
             local_addresses: entry.local_addresses.clone(),
             servers: servers.collect(),
         }

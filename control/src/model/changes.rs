@@ -46,7 +46,8 @@ impl fmt::Display for ServiceChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ServiceKey { proto, vip, port } = self.key;
         let name = &self.name;
-        write!(f, "service {name:?} ({vip}:{port}/{proto}) {}", self.what)
+        let at = SocketAddr::new(vip, port);
+        write!(f, "service {name:?} ({at}/{proto}) {}", self.what)
     }
 }
 

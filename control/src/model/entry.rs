@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::{self, ServiceKey};
 use weir_dataplane::{ServerId, ServiceId};
@@ -27,7 +28,7 @@ pub(crate) struct ServiceEntry {
     pub(crate) name: Arc<str>,
     /// How a server is chosen.
     pub(crate) scheduler: SchedulerKind,
-    /// How packets reach the servers.
+    /// How packets reach the servers that say nothing of their own.
     pub(crate) forward: ForwardMode,
     /// FULL-NAT's local addresses, in configuration order.
     pub(crate) local_addresses: Vec<IpAddr>,
@@ -58,6 +59,10 @@ pub(crate) struct ServerEntry {
     pub(crate) address: SocketAddr,
     /// Its share of new connections, while it stands.
     pub(crate) weight: u16,
+    /// How packets reach it.
+    pub(crate) forward: ForwardMode,
+    /// What they travel in, for [`ForwardMode::tun`].
+    pub(crate) tunnel: Option<Tunnel>,
     /// For a removed one, the first generation of snapshots in which no connection finds it.
     pub(crate) removed_in: Option<u64>,
 }
@@ -145,7 +150,6 @@ impl ServiceEntry {
     ) {
         let keys = self.differences(config);
         let changes_before = edit.changes.len();
-        let forward_changed = self.forward != config.forward;
         self.name = config.name.as_str().into();
         self.scheduler = config.scheduler;
         self.forward = config.forward;
@@ -170,11 +174,6 @@ impl ServiceEntry {
             self.locals.insert(addr, local);
         }
         self.update_servers(&config.servers, ids, edit);
-        if forward_changed {
-            for server in &self.servers {
-                edit.publisher.put_server(self.record(server));
-            }
-        }
         if edit.changes.len() > changes_before {
             self.published = None;
         }
@@ -234,7 +233,12 @@ impl ServiceEntry {
         for config in wanted {
             let server = match known.remove(&config.address) {
                 Some(mut server) => {
+                    let before = self.record(&server);
                     let what = server.update(config);
+                    let record = self.record(&server);
+                    if record != before {
+                        edit.publisher.put_server(record);
+                    }
                     if let Some(what) = what {
                         edit.server(&self.name, &server, what);
                     }
@@ -265,8 +269,8 @@ impl ServiceEntry {
             id: server.id,
             service: self.id,
             address: server.address,
-            forward: self.forward,
-            tunnel: None,
+            forward: server.forward,
+            tunnel: server.tunnel,
         }
     }
 
@@ -304,6 +308,8 @@ impl ServerEntry {
             name: config.name.clone(),
             address: config.address,
             weight: config.weight,
+            forward: config.forward,
+            tunnel: config.tunnel,
             removed_in: None,
         }
     }
@@ -321,7 +327,18 @@ impl ServerEntry {
                 show(&config.name)
             ));
         }
+        if self.forward != config.forward {
+            let (old, new) = (self.forward.name(), config.forward.name());
+            keys.push(format!("forward {old} to {new}"));
+        }
+        if self.tunnel != config.tunnel {
+            let show = |t: &Option<Tunnel>| t.map_or("none".to_owned(), |t| t.to_string());
+            let (old, new) = (show(&self.tunnel), show(&config.tunnel));
+            keys.push(format!("tunnel {old} to {new}"));
+        }
         self.weight = config.weight;
+        self.forward = config.forward;
+        self.tunnel = config.tunnel;
         self.name.clone_from(&config.name);
         if self.removed_in.take().is_some() {
             return Some(What::Added);

@@ -55,6 +55,12 @@ fn shipped_files_are_right() {
         "quickstart.toml",
         "fullnat.toml",
         "fullnat-onearm.toml",
+        "nat.toml",
+        "dr.toml",
+        "tun.toml",
+        "mixed.toml",
+        "ipv6.toml",
+        "nat64.toml",
         "weir.reference.toml",
     ] {
         assert!(names.iter().any(|n| n == name), "{name} is missing");
@@ -85,6 +91,8 @@ fn quickstart_says_what_the_script_builds() {
         name: None,
         address: at(address),
         weight,
+        forward: ForwardMode::fullnat,
+        tunnel: None,
     };
     assert_eq!(
         config.services,
@@ -282,6 +290,66 @@ fn addresses_of_both_families() {
     ] {
         assert_eq!(scalars::cidr(right).unwrap().to_string(), right);
     }
+}
+
+/// Real servers of one service in five ways, with what each may leave out.
+#[test]
+fn ways_of_forwarding() {
+    let config = right(&shipped("mixed.toml"));
+    let service = &config.services[0];
+    let ways = |service: &Service| -> Vec<String> {
+        let way = |s: &RealServer| match s.tunnel {
+            Some(tunnel) => format!("{} {} {tunnel}", s.address, s.forward.name()),
+            None => format!("{} {}", s.address, s.forward.name()),
+        };
+        service.servers.iter().map(way).collect()
+    };
+    assert_eq!(service.forward, ForwardMode::fullnat);
+    assert_eq!(
+        ways(service),
+        [
+            "10.20.0.12:80 fullnat",
+            "192.0.2.11:80 dr",
+            "10.7.0.13:80 tun ipip",
+            "192.0.2.10:80 local",
+        ]
+    );
+    let config = right(&shipped("tun.toml"));
+    assert_eq!(
+        ways(&config.services[0]),
+        [
+            "198.51.100.11:443 tun ipip",
+            "[2001:db8:7::12]:443 tun gue:6080:+c",
+            "198.51.100.13:443 tun vxlan:4789:7",
+        ]
+    );
+    assert_eq!(ways(&config.services[1]), ["198.51.100.11:53 tun gre:-c"]);
+    assert!(config.services.iter().all(|s| s.local_addresses.is_empty()));
+
+    // A service's tunnel is for those that travel in one and name no other.
+    let text = BASE
+        .replace("scheduler = \"wrr\"", "tunnel = { type = \"gre\", checksum = \"full\" }")
+        .replace("weight = 100", "forward = \"tun\"")
+        .replace(
+            "10.1.0.12:80\"",
+            "10.1.0.12:80\"\nforward = \"tun\"\ntunnel = { type = \"vxlan\", vni = 0, port = 8472, mac = \"02:00:00:00:00:07\" }",
+        );
+    let locals = "local_addresses = [\"10.1.0.100-10.1.0.103\"]\n";
+    let config = right(&text.replacen(locals, "", 1));
+    assert_eq!(
+        ways(&config.services[0]),
+        ["10.1.0.11:80 tun gre:+c", "10.1.0.12:80 tun vxlan:8472:0"]
+    );
+    // One FULL-NAT server is enough to need them.
+    let one = BASE
+        .replacen(locals, "", 1)
+        .replacen("forward = \"fullnat\"", "forward = \"dr\"", 1)
+        .replace("weight = 100", "forward = \"fullnat\"");
+    assert!(wrong(&one).contains("local_addresses is missing; FULL-NAT needs at least one"));
+    // The director by a port's own address, or by one of a port that the file does not know.
+    let own = |text: &str| text.replace("10.1.0.12:80\"", "10.1.0.2:80\"\nforward = \"local\"");
+    right(&own(BASE));
+    right(&own(&BASE.replace("addresses = [\"10.1.0.2/24\"]\n", "")));
 }
 
 /// One run shows everything, in the file's order, whatever found it.

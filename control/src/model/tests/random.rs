@@ -55,6 +55,8 @@ fn service(number: u8, servers: u8, locals: u8) -> config::Service {
         name: None,
         address: SocketAddr::new(IpAddr::from([10, 1, 0, 10 + n]), 80),
         weight: u16::from(n),
+        forward: ForwardMode::fullnat,
+        tunnel: None,
     };
     config::Service {
         name: format!("s{number}"),

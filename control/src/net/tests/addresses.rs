@@ -86,7 +86,9 @@ fn ipv6_addresses_are_put_announced_and_taken_away() {
             port: None,
         };
         let shown = |interface: &str| {
-            let lines = ip(&format!("-6 -o address show dev {interface}"));
+            // "tentative" for a moment after a link came up, though nothing is asked.
+            let lines =
+                ip(&format!("-6 -o address show dev {interface}")).replace(" tentative", "");
             let kept = |line: &str| {
                 let text = line
                     .split_whitespace()

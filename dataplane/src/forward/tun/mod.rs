@@ -22,6 +22,7 @@ mod vxlan;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::counters::DropReason;
@@ -97,6 +98,26 @@ impl Tunnel {
             Tunnel::Gre { checksum } => gre::len(checksum),
             Tunnel::Gue { .. } => gue::LEN,
             Tunnel::Vxlan { .. } => vxlan::LEN,
+        }
+    }
+}
+
+impl fmt::Display for Tunnel {
+    /// As `ipvsadm --tun-info` writes it: `gue:6080:+c`; and so for VXLAN, with its network.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Tunnel::Ipip => f.write_str("ipip"),
+            Tunnel::Gre { checksum: false } => f.write_str("gre:-c"),
+            Tunnel::Gre { checksum: true } => f.write_str("gre:+c"),
+            Tunnel::Gue { port, checksum } => {
+                let checksum = match checksum {
+                    GueChecksum::None => "-c",
+                    GueChecksum::Full => "+c",
+                    GueChecksum::Remote => "r+c",
+                };
+                write!(f, "gue:{port}:{checksum}")
+            }
+            Tunnel::Vxlan { vni, port, .. } => write!(f, "vxlan:{port}:{vni}"),
         }
     }
 }
