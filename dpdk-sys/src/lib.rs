@@ -58,6 +58,8 @@ pub mod flags {
         RSS_IPV4_TCP = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
         /// RSS: hash UDP over IPv4 by addresses and ports.
         RSS_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+        /// RSS: hash SCTP over IPv4 by addresses and ports.
+        RSS_IPV4_SCTP = RTE_ETH_RSS_NONFRAG_IPV4_SCTP;
         /// RSS: hash other IPv4 packets by addresses.
         RSS_IPV4 = RTE_ETH_RSS_IPV4;
         /// RSS: hash IPv4 fragments by addresses.

@@ -88,4 +88,5 @@ fn flags_have_dpdks_values() {
     assert_eq!(RX_OFFLOAD_UDP_CKSUM, 1 << 2);
     assert_eq!(RX_OFFLOAD_TCP_CKSUM, 1 << 3);
     assert_eq!(RSS_IPV4_TCP | RSS_IPV4_UDP, 1 << 4 | 1 << 5);
+    assert_eq!(RSS_IPV4_SCTP, 1 << 6);
 }

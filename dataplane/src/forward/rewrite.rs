@@ -50,9 +50,7 @@ pub(super) fn tuple6(frame: &mut [u8], flow: &Flow<Key6>, addrs: [u64; 4], ports
 /// New ports and the checksum that goes with them and with the addresses.
 #[inline]
 pub(super) fn ports<K: Key>(frame: &mut [u8], flow: &Flow<K>, ports: u32, l4: Diff) {
-    let end = eth::HEADER_LEN + usize::from(flow.ip_len);
-    let segment = frame.get_mut(usize::from(flow.l4)..end);
-    let segment = segment.unwrap_or_default();
+    let segment = frame.get_mut(usize::from(flow.l4)..).unwrap_or_default();
     match flow.key.proto() {
         Proto::Tcp => {
             let Some(tcp) = segment.first_chunk_mut::<{ tcp::MIN_LEN }>() else {
@@ -74,7 +72,11 @@ pub(super) fn ports<K: Key>(frame: &mut [u8], flow: &Flow<K>, ports: u32, l4: Di
                 put16(udp, udp::CHECKSUM_AT, if new == 0 { 0xffff } else { new });
             }
         }
-        Proto::Sctp => sctp::new_ports(segment, ports),
+        Proto::Sctp => {
+            // Its checksum knows where the packet ends.
+            let len = (eth::HEADER_LEN + usize::from(flow.ip_len)).saturating_sub(flow.l4.into());
+            sctp::new_ports(segment.get_mut(..len).unwrap_or_default(), ports);
+        }
     }
 }
 

@@ -151,7 +151,7 @@ impl Event {
 ///
 /// # Errors
 /// [`DropReason::BadSctpHeader`]: no whole header, or no whole first chunk header.
-#[inline]
+#[inline(never)] // rare beside TCP and UDP, whose code stays closer together without it
 pub fn check(packet: &[u8]) -> Result<(&[u8; LEN], Event), DropReason> {
     let (sctp, mut chunks) = packet
         .split_first_chunk::<LEN>()
@@ -202,7 +202,7 @@ pub fn set_checksum(packet: &mut [u8]) {
 }
 
 /// Completes a checksum that a local sender left to its card: then it is 0. Whether it was.
-#[inline]
+#[inline(never)]
 pub fn complete_partial(packet: &mut [u8]) -> bool {
     let partial = packet.len() >= LEN && found_checksum(packet) == 0;
     if partial {
@@ -212,7 +212,7 @@ pub fn complete_partial(packet: &mut [u8]) -> bool {
 }
 
 /// Gives `packet`, a whole one, new ports (source in the high half), and mends the checksum.
-#[inline]
+#[inline(never)]
 pub fn new_ports(packet: &mut [u8], ports: u32) {
     let len = packet.len();
     if let Some(sctp) = packet.first_chunk_mut::<LEN>() {

@@ -9,10 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_dataplane::command::{Command, ConnView};
-use weir_dataplane::conn::state::{Direction, Rules, Standing, Timeouts};
+use weir_dataplane::conn::state::{Direction, Rules, Standing, State, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::packet::build::Packet as Frame;
 use weir_dataplane::packet::eth;
+use weir_dataplane::packet::tcp::flags::{ACK, SYN};
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
 use weir_dataplane::{Proto, ServerId, ServiceId, Tick};
@@ -116,9 +117,19 @@ pub(crate) struct Talk {
 
 impl Lab {
     pub(crate) fn new(addresses: Addresses, mode: ForwardMode, rules: Rules, two: bool) -> Lab {
+        Lab::of_shape(&Shape::default(), addresses, mode, rules, two)
+    }
+
+    fn of_shape(
+        shape: &Shape,
+        addresses: Addresses,
+        mode: ForwardMode,
+        rules: Rules,
+        two: bool,
+    ) -> Lab {
         let second = if two { Standing::Up } else { Standing::Gone };
         let mut lab = Lab {
-            director: Director::new(&Shape::default()),
+            director: Director::new(shape),
             addresses,
             mode,
             rules,
@@ -394,5 +405,42 @@ fn every_row_of_the_kernel() {
     for lab in labs.values_mut() {
         lab.director.assert_books();
         lab.director.assert_runs_out();
+    }
+}
+
+/// `secure_tcp` 1 and 2 believe a client less while the table is nearly full, and only then.
+#[test]
+fn secure_tcp_comes_and_goes_with_the_room_in_the_table() {
+    let shape = Shape {
+        max_connections: 80,
+        ..Shape::default()
+    };
+    for mode in [1, 2] {
+        let rules = Rules {
+            secure_tcp: mode,
+            ..Rules::default()
+        };
+        let mut lab = Lab::of_shape(&shape, V4, ForwardMode::nat, rules, true);
+        let inbound = |flags| Packet {
+            dir: Direction::Inbound,
+            what: What::Flags(flags),
+        };
+        let open = |lab: &mut Lab| {
+            let mut talk = lab.talk();
+            lab.send(&mut talk, inbound(SYN));
+            lab.send(&mut talk, inbound(ACK));
+            lab.conn(&talk).unwrap().state
+        };
+        let room = lab.director.workers[0].conns().capacity();
+        for n in 1..=room {
+            let short = n > room - room / 8;
+            let believed = match short {
+                true => State::SynRecv,
+                false => State::Established,
+            };
+            assert_eq!(open(&mut lab), believed, "connection {n} of {room}");
+        }
+        lab.director.assert_runs_out();
+        assert_eq!(open(&mut lab), State::Established);
     }
 }

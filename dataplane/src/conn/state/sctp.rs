@@ -84,7 +84,7 @@ static TABLES: [Table; 3] = [INPUT, OUTPUT, INPUT_ONLY];
 const BASE: u8 = I1 as u8 - 1;
 
 /// The state after a packet whose chunks say `event`.
-#[inline]
+#[inline(never)] // rare beside TCP and UDP
 #[must_use]
 pub fn next(state: State, way: Way, event: Event) -> State {
     if state == ES && matches!(event, Event::Data) {

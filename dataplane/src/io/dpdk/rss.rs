@@ -28,8 +28,9 @@ const DEAF: &[&str] = &["net_tap"];
 /// not agree with the ownership function.
 const FOUR_TUPLE: u64 = flags::RSS_IPV4_TCP | flags::RSS_IPV4_UDP;
 
-/// The kinds of packets that are hashed at all.
-const HASHED: u64 = FOUR_TUPLE | flags::RSS_IPV4 | flags::RSS_FRAG_IPV4;
+/// The kinds of packets that are hashed at all. A card that cannot hash SCTP's ports spreads
+/// it by addresses, and workers hand it over.
+const HASHED: u64 = FOUR_TUPLE | flags::RSS_IPV4_SCTP | flags::RSS_IPV4 | flags::RSS_FRAG_IPV4;
 
 const GROUP: usize = dpdk_sys::RTE_ETH_RETA_GROUP_SIZE as usize;
 
