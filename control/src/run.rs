@@ -284,12 +284,16 @@ fn make_workers(
     };
     let mut lanes = worker_ports(config, dataplane.ports);
     let links = steer::mesh(workers, handoff_ring(workers));
+    let counters: Vec<Arc<WorkerCounters>> = (0..workers)
+        .map(|_| Arc::new(WorkerCounters::new(config.ports.len())))
+        .collect();
     for ((core, links), placement) in (0..workers).map(CoreId).zip(links).zip(placements) {
         let steer = Steer::new(core, workers, Arc::clone(&toeplitz));
         let (kernel, kernel_end) = steer::kernel_rings(KERNEL_RING);
         let (command, commands) = RingBuffer::new(COMMANDS);
         let (events, event) = RingBuffer::new(EVENTS);
-        let counters = Arc::new(WorkerCounters::new(config.ports.len()));
+        let mut peers = counters.clone();
+        let counters = peers.remove(core.0.into());
         let snapshot = Snapshot::empty();
         made.control_ends.push(control::Worker {
             link: WorkerLink::new(
@@ -310,6 +314,7 @@ fn make_workers(
             commands,
             events,
             counters,
+            peers,
             max_connections: share(config.workers.max_connections, &steer),
             max_connections6: share(config.workers.max_connections / IPV6_PART, &steer),
             pages: match config.workers.hugepages {

@@ -22,8 +22,8 @@ use crate::packet::ids::IpIds;
 use crate::packet::{Key, Key4, Key6, eth};
 use crate::pipeline::{Arrival, Columns, Family, Notes, Side, Sides, conn_gone, redirected_keys};
 use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking};
-use crate::sched::Cursor;
-use crate::service::Snapshot;
+use crate::sched::{Loads, Memory};
+use crate::service::{Candidate, Snapshot};
 use crate::steer::{
     Alignment, Handoff, HandoffKind, KernelEnd, Links, Steer, UselessKey, transmitter,
 };
@@ -76,6 +76,8 @@ pub struct Setup<Q: PortQueue> {
     pub events: Producer<Event>,
     /// The worker writes, control reads.
     pub counters: Arc<WorkerCounters>,
+    /// What the other workers write: schedulers that count connections count theirs too.
+    pub peers: Vec<Arc<WorkerCounters>>,
     /// IPv4 connections that fit the table.
     pub max_connections: u32,
     /// The same for IPv6, those between families included.
@@ -145,8 +147,12 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) sides: Sides,
     pub(crate) snapshot: Arc<Snapshot>,
-    /// Scheduler cursors, by service id.
-    pub(crate) cursors: Vec<Cursor>,
+    /// What schedulers remember, by service id.
+    pub(crate) memories: Vec<Memory>,
+    /// How many connections servers have, for schedulers that ask.
+    pub(crate) loads: Loads,
+    /// What schedulers' draws are seeded with.
+    dice_seed: u64,
     pub(crate) fib: Arc<Fib>,
     pub(crate) neighbours: Neighbours,
     /// Next hops of servers, by server id.
@@ -211,10 +217,11 @@ impl<Q: PortQueue> Worker<Q> {
             aside: (0..links.out.len()).map(|_| ArrayVec::new()).collect(),
             links,
             kernel,
-            counters,
             sides,
             snapshot: Snapshot::empty(),
-            cursors: Vec::new(),
+            memories: Vec::new(),
+            loads: Loads::new(Arc::clone(&counters), setup.peers),
+            dice_seed: setup.secret[1],
             fib: setup.fib,
             neighbours: Neighbours::default(),
             server_hops: Vec::new(),
@@ -230,6 +237,7 @@ impl<Q: PortQueue> Worker<Q> {
             columns: Some(Box::default()),
             commands,
             events,
+            counters,
             stopped: false,
         };
         worker.use_snapshot(setup.snapshot);
@@ -244,6 +252,7 @@ impl<Q: PortQueue> Worker<Q> {
         work += self.take_handoffs(now);
         work += self.take_errands(now);
         work += self.take_from_kernel();
+        self.loads.fold(now);
         for lane in 0..self.lanes.len() {
             work += self.receive(lane, now);
         }
@@ -477,14 +486,7 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     fn use_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
-        let services = snapshot
-            .services()
-            .map(|s| s.id.0 as usize + 1)
-            .max()
-            .unwrap_or(0);
-        if self.cursors.len() < services {
-            self.cursors.resize(services, Cursor::default());
-        }
+        self.remember_services(&snapshot);
         let servers = snapshot
             .servers()
             .map(|s| s.id.0 as usize + 1)
@@ -499,8 +501,34 @@ impl<Q: PortQueue> Worker<Q> {
         self.server_hops.clear();
         self.server_hops.resize(servers, unknown);
         self.redirect_ticks = snapshot.timeouts.longest() + REDIRECT_GRACE;
+        let counted = snapshot.services().filter(|s| s.scheduler.kind().counts());
+        let watched = counted.flat_map(|s| s.servers.iter().map(|c| c.id));
+        self.loads.watch(servers, watched);
         self.note_standings(&snapshot, servers);
         std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    /// Has schedulers take note of servers that came, went or changed their weight.
+    fn remember_services(&mut self, new: &Snapshot) {
+        let (me, workers) = (self.steer.me(), self.steer.workers());
+        for service in new.services() {
+            let id = service.id.0 as usize;
+            while self.memories.len() <= id {
+                let seed = self.dice_seed ^ (self.memories.len() as u64) << 32 ^ u64::from(me.0);
+                self.memories.push(Memory::new(me, workers, seed));
+            }
+            let memory = &mut self.memories[id];
+            let old = self.snapshot.service(service.id);
+            let before: &[Candidate] = match old.filter(|old| old.key == service.key) {
+                Some(old) if old.chooses_like(service) => continue,
+                Some(old) => &old.servers,
+                None => {
+                    memory.forget();
+                    &[]
+                }
+            };
+            memory.adopt(before, &service.scheduler, &service.servers);
+        }
     }
 
     fn update_neighbour(&mut self, update: NeighbourUpdate) {

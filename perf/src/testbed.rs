@@ -18,7 +18,7 @@ use weir_dataplane::packet::build::Packet;
 use weir_dataplane::packet::tcp::flags::{ACK, SYN};
 use weir_dataplane::packet::{Key, Key4, Parsed, parse};
 use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarget};
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
 use weir_dataplane::steer::{
     Alignment, KernelEnd, Links, MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh,
@@ -90,14 +90,15 @@ pub(crate) fn snapshot(connections: u32, closing: u32, counters: &WorkerCounters
     for n in 0..SERVERS {
         let id = ServerId(n);
         counters.servers.reserve(id);
+        let address = SocketAddr::from(([10, 1, 0, 11 + n as u8], 8080));
         b.server(Server {
             id,
             service: ServiceId(0),
-            address: SocketAddr::from(([10, 1, 0, 11 + n as u8], 8080)),
+            address,
             forward: ForwardMode::fullnat,
             tunnel: None,
         });
-        servers.push(Candidate { id, weight: 1 });
+        servers.push(Candidate::new(id, address, 1));
     }
     // Three quarters of the local ports in use at the most.
     let per_address = u64::from(SERVERS) * 48_000;
@@ -110,7 +111,7 @@ pub(crate) fn snapshot(connections: u32, closing: u32, counters: &WorkerCounters
             vip: IpAddr::V4(*VIP.ip()),
             port: VIP.port(),
         },
-        scheduler: SchedulerKind::wrr,
+        scheduler: Scheduler::new(SchedulerKind::wrr, Options::default(), &servers),
         servers,
         local_addresses: (0..addresses)
             .map(|n| IpAddr::V4(Ipv4Addr::from(0x0a02_0001 + n)))
@@ -200,6 +201,7 @@ impl Testbed {
             commands,
             events,
             counters: Arc::clone(&counters),
+            peers: vec![],
             max_connections: connections,
             max_connections6: 1,
             pages: Pages::Huge,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::tun::Tunnel;
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{self, ServiceKey};
 use weir_dataplane::{ServerId, ServiceId};
 
@@ -46,6 +46,8 @@ pub(crate) struct ServiceEntry {
     pub(super) locals: BTreeMap<IpAddr, Local>,
     /// As workers see it; `None` after an edit.
     published: Option<Arc<service::Service>>,
+    /// The scheduler as it was published last, with its tables: renewed only where it changes.
+    prepared: Option<Scheduler>,
 }
 
 /// A real server of one service, standing or removed with connections left.
@@ -121,6 +123,7 @@ impl ServiceEntry {
             vip_port: None,
             locals: BTreeMap::new(),
             published: None,
+            prepared: None,
         }
     }
 
@@ -283,21 +286,25 @@ impl ServiceEntry {
     /// The service as workers see it, made when it has changed.
     pub(crate) fn published(&mut self) -> Arc<service::Service> {
         let standing = self.servers.iter().filter(|s| s.removed_in.is_none());
-        let candidate = |s: &ServerEntry| service::Candidate {
-            id: s.id,
-            weight: s.weight.into(),
+        let candidate = |s: &ServerEntry| service::Candidate::new(s.id, s.address, s.weight.into());
+        if let Some(published) = &self.published {
+            return published.clone();
+        }
+        let servers: Vec<_> = standing.map(candidate).collect();
+        let scheduler = match &self.prepared {
+            Some(before) => before.renewed(self.scheduler, Options::default(), &servers),
+            None => Scheduler::new(self.scheduler, Options::default(), &servers),
         };
-        let make = || {
-            Arc::new(service::Service {
-                id: self.id,
-                name: self.name.clone(),
-                key: self.key,
-                scheduler: self.scheduler,
-                servers: standing.map(candidate).collect(),
-                local_addresses: self.local_addresses.iter().copied().collect(),
-            })
+        self.prepared = Some(scheduler.clone());
+        let service = service::Service {
+            id: self.id,
+            name: self.name.clone(),
+            key: self.key,
+            scheduler,
+            servers,
+            local_addresses: self.local_addresses.iter().copied().collect(),
         };
-        self.published.get_or_insert_with(make).clone()
+        self.published.insert(Arc::new(service)).clone()
     }
 }
 

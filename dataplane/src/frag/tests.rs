@@ -74,7 +74,7 @@ fn part(id: u32, start: u16, end: u16, more: bool) -> Piece {
 fn later_ones_follow_the_first() {
     let mut r = Rig::new(4, 4);
     assert_eq!(r.arrive(part(1, 0, 1480, true), 10), Arrived::First(10));
-    assert_eq!(r.decide(1, Ok(99)), []);
+    assert_eq!(r.decide(1, Ok(99)), [0u32; 0]);
     let middle = part(1, 1480, 2960, true);
     assert_eq!(r.arrive(middle, 11), Arrived::Follows(11, 99));
     assert_eq!(r.store.datagrams(), 1);
@@ -100,7 +100,7 @@ fn what_the_first_is_refused_for_the_others_are() {
     let mut r = Rig::new(4, 4);
     r.arrive(part(1, 1480, 2960, true), 11);
     assert_eq!(r.arrive(part(1, 0, 1480, true), 10), Arrived::First(10));
-    assert_eq!(r.decide(1, Err(NoConnection)), []);
+    assert_eq!(r.decide(1, Err(NoConnection)), [0u32; 0]);
     assert_eq!(r.lost(), [NoConnection]);
     assert_eq!(r.arrive(part(1, 2960, 3000, false), 12), Arrived::Gone);
     assert_eq!(r.lost(), [NoConnection]);
@@ -166,11 +166,11 @@ fn the_oldest_give_way() {
     }
     assert_eq!((r.lost(), r.store.held()), (vec![FragmentsFull], 2));
     r.arrive(part(1, 0, 8, true), 10);
-    assert_eq!(r.decide(1, Ok(99)), [], "forgotten");
+    assert_eq!(r.decide(1, Ok(99)), [0u32; 0], "forgotten");
     // Datagrams: a fourth takes the place of the oldest.
     assert_eq!(r.arrive(part(4, 0, 8, true), 40), Arrived::First(40));
     assert_eq!((r.lost(), r.store.datagrams()), (vec![FragmentsFull], 3));
-    assert_eq!(r.decide(2, Ok(99)), [], "it was the oldest");
+    assert_eq!(r.decide(2, Ok(99)), [0u32; 0], "it was the oldest");
     // A datagram that fills the store alone gives itself up.
     let mut r = Rig::new(3, 2);
     for (n, start) in [8, 16, 24].into_iter().enumerate() {

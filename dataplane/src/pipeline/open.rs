@@ -11,7 +11,7 @@ use crate::counters::{DropReason, WorkerCounters};
 use crate::forward::ForwardMode;
 use crate::io::PortQueue;
 use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
-use crate::sched::{Cursor, View};
+use crate::sched::{Loads, Memory, Request};
 use crate::service::{Server, Service, ServiceKey, Snapshot};
 use crate::steer::{Keys, Message};
 use crate::types::{CoreId, Proto, Tick};
@@ -63,7 +63,18 @@ impl<Q: PortQueue> Worker<Q> {
             return Err(DropReason::Land.into());
         }
         for tries in tries..TRIES {
-            let (server, address) = pick_server(&self.snapshot, service, flow, &mut self.cursors)?;
+            let request = Request {
+                source: from,
+                destination: to.ip(),
+                now,
+            };
+            let (loads, memories) = (&self.loads, &mut self.memories);
+            let server = pick_server(&self.snapshot, service, request, loads, memories)?;
+            let mut address = server.address;
+            if address.port() == 0 {
+                // A server of an every-port service gets the port that the client asked for.
+                address.set_port(to.port());
+            }
             let new = |inbound, outbound| NewConn {
                 inbound,
                 outbound,
@@ -264,30 +275,19 @@ fn wanted_service<'a, K: Key>(
     }
 }
 
-/// The server for a new connection, and the address and port that it is to be reached at.
-fn pick_server<K: Key>(
+/// The server for a new connection.
+fn pick_server(
     snapshot: &Snapshot,
     service: &Service,
-    flow: &Flow<K>,
-    cursors: &mut [Cursor],
-) -> Result<(Server, SocketAddr), DropReason> {
-    let cursor = cursors
-        .get_mut(service.id.0 as usize)
-        .ok_or(DropReason::NoServer)?;
-    let view = View {
-        servers: &service.servers,
-        generation: snapshot.generation,
-    };
-    let at = service
-        .scheduler
-        .pick(view, cursor)
-        .ok_or(DropReason::NoServer)?;
-    let server = service.servers.get(at).and_then(|c| snapshot.server(c.id));
-    let server = *server.ok_or(DropReason::NoServer)?;
-    let mut address = server.address;
-    if address.port() == 0 {
-        // A server of an every-port service gets the port that the client asked for.
-        address.set_port(flow.key.dport());
-    }
-    Ok((server, address))
+    request: Request,
+    loads: &Loads,
+    memories: &mut [Memory],
+) -> Result<Server, DropReason> {
+    let memory = memories.get_mut(service.id.0 as usize);
+    let memory = memory.ok_or(DropReason::NoServer)?;
+    let servers = &service.servers;
+    let at = service.scheduler.pick(servers, loads, request, memory);
+    let chosen = servers.get(at.ok_or(DropReason::NoServer)?);
+    let server = chosen.and_then(|c| snapshot.server(c.id));
+    server.copied().ok_or(DropReason::NoServer)
 }

@@ -1,14 +1,32 @@
-//! Round robin: each server in turn. A server with weight 0 is passed over.
+//! Round robin: each server in turn. One that is drained or full is passed over.
 #![forbid(unsafe_code)]
 
-use super::{Cursor, View};
+use super::{Memory, Table, View};
+use crate::service::Candidate;
 
-pub(super) fn pick(view: View<'_>, cursor: &mut Cursor) -> Option<usize> {
-    let n = view.servers.len();
-    let start = cursor.next as usize;
-    let at = (0..n)
-        .map(|i| (start + i) % n)
-        .find(|&at| view.servers[at].weight > 0)?;
-    cursor.next = (at + 1) as u32;
-    Some(at)
+pub(super) struct Rule;
+
+impl super::Rule for Rule {
+    /// Goes on behind the server picked last, wherever that is now; where it is gone, behind the
+    /// one before it.
+    fn adopt(memory: &mut Memory, before: &[Candidate], servers: &[Candidate], _: &Table) {
+        if before.is_empty() {
+            return;
+        }
+        let done = before.get(..memory.next as usize).unwrap_or(before);
+        let place = |gone: &Candidate| servers.iter().position(|s| s.id == gone.id);
+        memory.next = done
+            .iter()
+            .rev()
+            .find_map(place)
+            .map_or(0, |at| at as u32 + 1);
+    }
+
+    fn pick(view: View<'_>, memory: &mut Memory) -> Option<usize> {
+        let n = view.servers.len();
+        let next = (memory.next as usize).min(n);
+        let at = (next..n).chain(0..next).find(|&at| view.available(at))?;
+        memory.next = at as u32 + 1;
+        Some(at)
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Control builds a [`Snapshot`] with [`SnapshotBuilder`], sends it to every worker by ring
 //! and frees it when the last worker has sent it back. Workers never change it; what changes
-//! while forwarding (scheduler cursors, counters) lives in the worker, by id.
+//! while forwarding (what schedulers remember, counters) lives in the worker, by id.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use crate::conn::state::{Rules, TimeoutChanges, TimeoutSets, Timeouts};
 use crate::forward::ForwardMode;
 use crate::forward::tun::Tunnel;
-use crate::sched::SchedulerKind;
+use crate::sched::Scheduler;
 use crate::types::{Proto, ServerId, ServiceId};
 
 #[cfg(test)]
@@ -40,13 +40,21 @@ pub struct Service {
     pub name: Arc<str>,
     /// What clients address.
     pub key: ServiceKey,
-    /// How a server is chosen for a new connection.
-    pub scheduler: SchedulerKind,
+    /// How a server is chosen for a new connection; made for `servers`.
+    pub scheduler: Scheduler,
     /// Servers that new connections may go to, in configuration order; a server with weight 0
     /// drains: it is listed and never chosen.
     pub servers: Vec<Candidate>,
     /// FULL-NAT's local addresses: what servers see as the client.
     pub local_addresses: LocalAddresses,
+}
+
+impl Service {
+    /// Whether `other` chooses by the same scheduler among the same servers with the same weights.
+    #[must_use]
+    pub fn chooses_like(&self, other: &Service) -> bool {
+        self.scheduler.kind() == other.scheduler.kind() && self.servers == other.servers
+    }
 }
 
 /// FULL-NAT's local addresses of one service, by family: a connection takes one of its server's.
@@ -94,8 +102,26 @@ impl FromIterator<IpAddr> for LocalAddresses {
 pub struct Candidate {
     /// Which server.
     pub id: ServerId,
-    /// Its share of new connections, 0 to 65,535; 0 drains.
+    /// Its address and port: what hashing schedulers know it by, the same on every node.
+    pub address: SocketAddr,
+    /// Its share of new connections now; 0 while it drains or is down.
     pub weight: u32,
+    /// The weight that hash tables are made with: the configured one, also while the server is
+    /// down or starts slowly, so that only its own clients move. 0 leaves it out for good.
+    pub hashed: u32,
+}
+
+impl Candidate {
+    /// A server that is up, at its full weight.
+    #[must_use]
+    pub fn new(id: ServerId, address: SocketAddr, weight: u32) -> Candidate {
+        Candidate {
+            id,
+            address,
+            weight,
+            hashed: weight,
+        }
+    }
 }
 
 /// A real server of one service, standing or removed but still holding connections.

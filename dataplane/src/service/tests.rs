@@ -1,4 +1,5 @@
 use super::*;
+use crate::sched::{Options, SchedulerKind};
 
 fn service(id: u32, vip: [u8; 4], port: u16) -> Arc<Service> {
     Arc::new(Service {
@@ -9,7 +10,7 @@ fn service(id: u32, vip: [u8; 4], port: u16) -> Arc<Service> {
             vip: vip.into(),
             port,
         },
-        scheduler: SchedulerKind::rr,
+        scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &[]),
         servers: vec![],
         local_addresses: [IpAddr::from([10, 1, 0, 100])].into_iter().collect(),
     })

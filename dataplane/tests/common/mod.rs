@@ -19,7 +19,7 @@ use weir_dataplane::io::RxChecksum;
 use weir_dataplane::io::sim::{SimFrame, SimPool, SimPort, SimQueue, Spread};
 use weir_dataplane::packet::build::Packet;
 use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarget};
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
 use weir_dataplane::steer::{
     Alignment, KernelEnd, KernelFrame, MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh,
@@ -124,6 +124,10 @@ pub fn services(
                 tunnel: None,
             });
         }
+        let candidate = |&(id, host, weight): &(u32, u8, u32)| {
+            Candidate::new(ServerId(id), server_addr(host, rport).into(), weight)
+        };
+        let candidates: Vec<_> = servers.iter().map(candidate).collect();
         b.service(Arc::new(Service {
             id: ServiceId(id),
             name: name.into(),
@@ -132,14 +136,8 @@ pub fn services(
                 vip: VIP.into(),
                 port,
             },
-            scheduler,
-            servers: servers
-                .iter()
-                .map(|&(id, _, weight)| Candidate {
-                    id: ServerId(id),
-                    weight,
-                })
-                .collect(),
+            scheduler: Scheduler::new(scheduler, Options::default(), &candidates),
+            servers: candidates,
             local_addresses: [LIP, Ipv4Addr::new(10, 1, 0, 101)]
                 .map(IpAddr::V4)
                 .into_iter()
@@ -207,6 +205,13 @@ pub fn neighbours6() -> Vec<NeighbourUpdate> {
     std::iter::once(router).chain(servers).collect()
 }
 
+/// The counters of worker `me`, then those of its peers.
+fn others_last(counters: &[Arc<WorkerCounters>], me: usize) -> Vec<Arc<WorkerCounters>> {
+    let mut counters = counters.to_vec();
+    counters.swap(0, me);
+    counters
+}
+
 /// The director and everything around it.
 pub struct Director {
     pub workers: Vec<Worker<SimQueue>>,
@@ -253,10 +258,12 @@ impl Director {
             .into_iter()
             .zip(lan_ends)
             .zip(mesh(shape.workers, shape.handoff_room));
+        let counters: Vec<Arc<WorkerCounters>> =
+            (0..n).map(|_| Arc::new(WorkerCounters::new(2))).collect();
         for (me, ((wan, lan), links)) in (0..shape.workers).zip(ends) {
-            let counters = Arc::new(WorkerCounters::new(2));
+            let counters = others_last(&counters, me.into());
             for id in 0..12 {
-                counters.servers.reserve(ServerId(id));
+                counters[0].servers.reserve(ServerId(id));
             }
             let (kernel, twin) = kernel_rings(256);
             let (say, commands) = RingBuffer::new(64);
@@ -277,7 +284,8 @@ impl Director {
                 kernel,
                 commands,
                 events,
-                counters: Arc::clone(&counters),
+                counters: Arc::clone(&counters[0]),
+                peers: counters[1..].to_vec(),
                 max_connections: shape.max_connections,
                 max_connections6: shape.max_connections,
                 pages: Pages::Plain,
@@ -287,7 +295,7 @@ impl Director {
                 now,
             };
             d.workers.push(Worker::new(setup).unwrap());
-            d.counters.push(counters);
+            d.counters.push(Arc::clone(&counters[0]));
             d.kernel.push(twin);
             d.commands.push(say);
             d.answers.push(hear);

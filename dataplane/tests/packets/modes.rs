@@ -10,7 +10,7 @@ use weir_dataplane::io::RxChecksum;
 use weir_dataplane::packet::build::{Packet, checksums_right};
 use weir_dataplane::packet::eth;
 use weir_dataplane::packet::tcp::flags::{ACK, FIN, SYN};
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, SnapshotBuilder};
 use weir_dataplane::steer::Alignment;
 use weir_dataplane::{Mac, Proto, ServerId, ServiceId};
@@ -45,6 +45,8 @@ fn director(shape: &Shape, vip: &str, mode: ForwardMode, servers: &[&str]) -> Di
                 tunnel: None,
             });
         }
+        let candidate = |&(id, address): &(ServerId, &&str)| Candidate::new(id, at(address), 1);
+        let candidates: Vec<_> = servers.iter().map(candidate).collect();
         b.service(Arc::new(Service {
             id: ServiceId(service),
             name: "s".into(),
@@ -53,11 +55,8 @@ fn director(shape: &Shape, vip: &str, mode: ForwardMode, servers: &[&str]) -> Di
                 vip: at(vip).ip(),
                 port: at(vip).port(),
             },
-            scheduler: SchedulerKind::rr,
-            servers: servers
-                .iter()
-                .map(|(id, _)| Candidate { id: *id, weight: 1 })
-                .collect(),
+            scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &candidates),
+            servers: candidates,
             local_addresses: ["10.1.0.100", "10.1.0.101", "2001:db8:1::64"]
                 .map(|a| a.parse().unwrap())
                 .into_iter()
@@ -285,7 +284,9 @@ fn answers_are_told_apart() {
         let mut b = SnapshotBuilder::default();
         for (service, vip) in [(0, "10.0.0.10"), (1, "10.0.0.11"), (2, "10.0.0.12")] {
             let ids = [ServerId(service * 2), ServerId(service * 2 + 1)];
+            let mut servers = vec![];
             for (id, n) in ids.into_iter().zip([11, 12]) {
+                servers.push(Candidate::new(id, server_addr(n, 80).into(), 1));
                 b.server(Server {
                     id,
                     service: ServiceId(service),
@@ -302,8 +303,8 @@ fn answers_are_told_apart() {
                     vip: vip.parse().unwrap(),
                     port: 80,
                 },
-                scheduler: SchedulerKind::rr,
-                servers: ids.map(|id| Candidate { id, weight: 1 }).to_vec(),
+                scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
+                servers,
                 local_addresses: Default::default(),
             }));
         }

@@ -10,7 +10,7 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::packet::build::{Packet, checksums_right};
 use weir_dataplane::packet::sctp::{self, Event, chunk};
 use weir_dataplane::packet::{Key, be32, eth};
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, SnapshotBuilder};
 use weir_dataplane::{Mac, Proto, ServerId, ServiceId, Tick};
 
@@ -37,7 +37,7 @@ fn serve(d: &mut Director, mode: ForwardMode) {
         forward: mode,
         tunnel: None,
     });
-    let id = ServerId(0);
+    let servers = vec![Candidate::new(ServerId(0), server_addr(11, port).into(), 1)];
     b.service(Arc::new(Service {
         id: ServiceId(0),
         name: "m3ua".into(),
@@ -46,8 +46,8 @@ fn serve(d: &mut Director, mode: ForwardMode) {
             vip: VIP.into(),
             port: 2905,
         },
-        scheduler: SchedulerKind::rr,
-        servers: vec![Candidate { id, weight: 1 }],
+        scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
+        servers,
         local_addresses: [LIP.into()].into_iter().collect(),
     }));
     b.timeouts_of(ServiceId(0), &own);

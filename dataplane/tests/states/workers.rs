@@ -14,7 +14,7 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::packet::build::Packet as Frame;
 use weir_dataplane::packet::eth;
 use weir_dataplane::packet::tcp::flags::{ACK, SYN};
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
 use weir_dataplane::{Proto, ServerId, ServiceId, Tick};
 
@@ -65,16 +65,17 @@ fn snapshot(
         let mut servers = Vec::new();
         for (n, standing) in (0..2).zip(standings) {
             let id = ServerId(2 * service + n);
+            let address = at(addresses.servers[n as usize]);
             b.server(Server {
                 id,
                 service: ServiceId(service),
-                address: at(addresses.servers[n as usize]),
+                address,
                 forward: mode,
                 tunnel: None,
             });
             let weight = u32::from(standing == Standing::Up);
             if standing != Standing::Gone {
-                servers.push(Candidate { id, weight });
+                servers.push(Candidate::new(id, address, weight));
             }
         }
         let locals = addresses.locals.map(|a| a.parse::<IpAddr>().unwrap());
@@ -86,7 +87,7 @@ fn snapshot(
                 vip: at(addresses.vip).ip(),
                 port: 80,
             },
-            scheduler: SchedulerKind::rr,
+            scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
             servers,
             local_addresses: locals.into_iter().collect(),
         }));

@@ -152,6 +152,7 @@ fn work(
         commands,
         events,
         counters: Arc::clone(counters),
+        peers: vec![],
         max_connections: args.connections,
         max_connections6: 1,
         pages: Pages::Huge,

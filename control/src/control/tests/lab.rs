@@ -364,6 +364,7 @@ fn workers(ends: Vec<Vec<SimQueue>>) -> Workers {
             commands,
             events,
             counters,
+            peers: vec![],
             max_connections: 2048,
             max_connections6: 256,
             pages: Pages::Plain,

@@ -74,6 +74,7 @@ fn lab(workers: u8) -> Lab {
             commands,
             events,
             counters: Arc::clone(&counters),
+            peers: vec![],
             max_connections: 1024,
             max_connections6: 64,
             pages: Pages::Plain,

@@ -1,0 +1,142 @@
+//! How many connections servers have, all workers together.
+//!
+//! Each worker counts its own in its own cells ([`ServerTable`](crate::counters::ServerTable))
+//! and reads the other workers' once a tick (1/64 s): load = what the others had then + what this
+//! one has now. Between two readings a worker's own choices count at once, so that cores do not
+//! all run to the server that looked idle.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use crate::counters::WorkerCounters;
+use crate::types::{ServerId, Tick};
+
+/// Servers whose other workers' cells are read in one turn of the loop: bounds the pause (each
+/// cell read may be a line fetched from another core).
+const FOLDS_A_TURN: usize = 16;
+
+/// Connections of one server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// In an active state (IPVS's ActiveConn).
+    pub active: u64,
+    /// In any other state (IPVS's InActConn).
+    pub inactive: u64,
+}
+
+impl Load {
+    /// What Linux compares for least connections: 256 for each active one and 1 for each
+    /// connection. (Kernels before 2012 and the LVS pages count an active one as 256, not 257.)
+    pub(super) fn overhead(self) -> u64 {
+        (self.active << 8) + self.active + self.inactive
+    }
+
+    /// sed's and nq's: how long the queue would be with the new connection.
+    pub(super) fn expected(self) -> u64 {
+        self.active + 1
+    }
+}
+
+/// What one worker knows of a server beside its own count.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    others: Load,
+    overloaded: bool,
+}
+
+/// The loads of all servers, as one worker knows them.
+#[derive(Debug)]
+pub struct Loads {
+    own: Arc<WorkerCounters>,
+    peers: Vec<Arc<WorkerCounters>>,
+    /// By server id.
+    known: Vec<Known>,
+    /// Servers of services whose scheduler counts.
+    watched: Vec<ServerId>,
+    /// Where the reading of this tick is in `watched`.
+    cursor: usize,
+    /// The tick of the reading.
+    tick: Tick,
+}
+
+impl Loads {
+    /// Those of a worker that counts in `own` and whose other workers count in `peers`.
+    #[must_use]
+    pub fn new(own: Arc<WorkerCounters>, peers: Vec<Arc<WorkerCounters>>) -> Loads {
+        Loads {
+            own,
+            peers,
+            known: Vec::new(),
+            watched: Vec::new(),
+            cursor: 0,
+            tick: Tick(0),
+        }
+    }
+
+    /// Makes room for ids below `servers`, and watches `watched`: reads the other workers' counts
+    /// of them from now on. May allocate.
+    pub fn watch(&mut self, servers: usize, watched: impl Iterator<Item = ServerId>) {
+        self.known.resize(servers, Known::default());
+        self.watched.clear();
+        if !self.peers.is_empty() {
+            self.watched.extend(watched);
+        }
+        self.cursor = 0;
+    }
+
+    /// Reads on in the other workers' counts; a few servers a turn, each once a tick.
+    #[inline]
+    pub fn fold(&mut self, now: Tick) {
+        if self.cursor < self.watched.len() {
+            self.fold_some();
+        } else if self.tick != now && !self.watched.is_empty() {
+            (self.tick, self.cursor) = (now, 0);
+            self.fold_some();
+        }
+    }
+
+    #[cold]
+    fn fold_some(&mut self) {
+        let rest = self.watched.get(self.cursor..).unwrap_or_default();
+        for &id in rest.iter().take(FOLDS_A_TURN) {
+            let mut sum = Load::default();
+            for cells in self.peers.iter().filter_map(|p| p.servers.get(id)) {
+                sum.active = sum.active.wrapping_add(cells.active.get());
+                sum.inactive = sum.inactive.wrapping_add(cells.inactive.get());
+            }
+            if let Some(known) = self.known.get_mut(id.0 as usize) {
+                known.others = sum;
+            }
+            self.cursor += 1;
+        }
+    }
+
+    /// The connections of a server.
+    #[inline]
+    #[must_use]
+    pub fn of(&self, id: ServerId) -> Load {
+        let mut load = self
+            .known
+            .get(id.0 as usize)
+            .map_or_else(Load::default, |k| k.others);
+        if let Some(own) = self.own.servers.get(id) {
+            load.active += own.active.get();
+            load.inactive += own.inactive.get();
+        }
+        load
+    }
+
+    /// Whether a server is past its upper threshold, and not yet below the lower one.
+    #[inline]
+    #[must_use]
+    pub fn overloaded(&self, id: ServerId) -> bool {
+        self.known.get(id.0 as usize).is_some_and(|k| k.overloaded)
+    }
+
+    /// Says whether a server is past its thresholds. Ids past the last [`Loads::watch`] are nobody's.
+    pub fn set_overloaded(&mut self, id: ServerId, overloaded: bool) {
+        if let Some(known) = self.known.get_mut(id.0 as usize) {
+            known.overloaded = overloaded;
+        }
+    }
+}
