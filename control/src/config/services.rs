@@ -40,10 +40,6 @@ pub(super) const REAL_SERVER: &[Key] = &[
     Key::new("tunnel", "{ type = \"gue\", port = 6080 }"),
     Key::planned("health_check"),
 ];
-/// LVS's schedulers that this build does not have are told from typing mistakes.
-const LVS_SCHEDULERS: &[&str] = &[
-    "wlc", "lc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "maglev",
-];
 
 /// One `[[service]]` as written; `None` is what is missing or wrong, and reported.
 #[derive(Debug)]
@@ -97,7 +93,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
     }
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|s| (s.name(), *s)).collect();
     let protocols = [Proto::Tcp, Proto::Udp, Proto::Sctp].map(|p| (p.name(), p));
-    let scheduler = section.choice(p, "scheduler", &schedulers, LVS_SCHEDULERS);
+    let scheduler = section.choice(p, "scheduler", &schedulers, &[]);
     let carriers = ["toa", "proxy-v1", "proxy-v2"];
     section.choice(p, "client_address", &[("none", ())], &carriers);
     ServiceDraft {
