@@ -68,6 +68,9 @@ fn handoff_ring(workers: u8) -> usize {
 /// Why it did not start, or why it ended by itself; what was made is taken away again.
 pub(crate) fn run(file: &Path, socket: &Path, format: Option<log::Format>) -> anyhow::Result<()> {
     let config = config::load(file)?;
+    for surprise in config::surprises(&config) {
+        tracing::warn!("{}: {surprise}", file.display());
+    }
     let format = format.unwrap_or(config.log.format.into());
     log::init(format, config.log.level)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -115,6 +115,8 @@ pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     /// The scheduler.
     pub(crate) scheduler: String,
+    /// The scheduler's flags, by ipvsadm's names and in its order.
+    pub(crate) scheduler_flags: Vec<String>,
     /// How packets reach real servers that say nothing of their own: `fullnat`, `nat`, `dr`,
     /// `tun` or `local`.
     pub(crate) forward: String,

@@ -7,7 +7,8 @@ use crate::cli::number::count;
 
 /// Checks a configuration file exactly as start-up and reload do, and changes nothing
 ///
-/// Every problem is listed with file, line and column, the value, and what to write instead.
+/// Every problem is listed with file, line and column, the value, and what to write instead; what
+/// is valid and may still surprise, as a note.
 /// Needs no rights, no DPDK and no running daemon.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -19,8 +20,13 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> anyhow::Result<String> {
     let config = crate::config::load(&options.config)?;
     let servers: usize = config.services.iter().map(|s| s.servers.len()).sum();
+    let file = options.config.display();
+    let mut said = String::new();
+    for surprise in crate::config::surprises(&config) {
+        said += &format!("{file}: note: {surprise}\n");
+    }
     Ok(format!(
-        "{}: valid; {}, {}, {}\n",
+        "{said}{}: valid; {}, {}, {}\n",
         options.config.display(),
         count(config.ports.len() as u64, "port"),
         count(config.services.len() as u64, "service"),

@@ -54,6 +54,15 @@ pub(super) fn human(listed: &Services) -> String {
     text
 }
 
+/// As ipvsadm shows it: `mh (mh-fallback,mh-port)`.
+fn scheduler(service: &Service) -> String {
+    let flags = service.scheduler_flags.join(",");
+    match flags.is_empty() {
+        true => service.scheduler.clone(),
+        false => format!("{} ({flags})", service.scheduler),
+    }
+}
+
 fn service_rows(service: &Service, table: &mut Table<11>) {
     let mut sum = Traffic::default();
     for server in &service.servers {
@@ -68,7 +77,7 @@ fn service_rows(service: &Service, table: &mut Table<11>) {
     table.row([
         service.name.clone(),
         format!("{} {address}", service.protocol),
-        service.scheduler.clone(),
+        scheduler(service),
         method(&service.forward, None),
         String::new(),
         String::new(),

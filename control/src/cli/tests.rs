@@ -216,6 +216,7 @@ fn services_with_their_servers() {
                 protocol: "tcp".into(),
                 address: at("10.0.0.10:80"),
                 scheduler: "wrr".into(),
+                scheduler_flags: vec![],
                 forward: "fullnat".into(),
                 local_addresses: vec![],
                 servers: vec![
@@ -228,7 +229,8 @@ fn services_with_their_servers() {
                 name: "everything".into(),
                 protocol: "udp".into(),
                 address: at("10.0.0.11:0"),
-                scheduler: "rr".into(),
+                scheduler: "mh".into(),
+                scheduler_flags: vec!["mh-fallback".into(), "mh-port".into()],
                 forward: "fullnat".into(),
                 local_addresses: vec![],
                 servers: vec![],
@@ -238,12 +240,12 @@ fn services_with_their_servers() {
     assert_eq!(
         services::human(&services),
         "\
-SERVICE     ADDRESS              SCHED  FORWARD  WEIGHT  STATE    ACTIVE  INACT   CONNS       IN      OUT
-web         tcp 10.0.0.10:80     wrr    FullNat                   12,005      9  15,005  6.0 KiB  3.0 MiB
-              -> 10.1.0.11:8080         FullNat     100  active   12,000      3  13,000  2.0 KiB  1.0 MiB
-              -> 10.1.0.12:8080         FullNat       0  drained       4      3   1,004  2.0 KiB  1.0 MiB
-              -> 10.1.0.13:8080         FullNat      50  leaving       1      3   1,001  2.0 KiB  1.0 MiB
-everything  udp 10.0.0.11:*      rr     FullNat                        0      0       0      0 B      0 B
+SERVICE     ADDRESS              SCHED                     FORWARD  WEIGHT  STATE    ACTIVE  INACT   CONNS       IN      OUT
+web         tcp 10.0.0.10:80     wrr                       FullNat                   12,005      9  15,005  6.0 KiB  3.0 MiB
+              -> 10.1.0.11:8080                            FullNat     100  active   12,000      3  13,000  2.0 KiB  1.0 MiB
+              -> 10.1.0.12:8080                            FullNat       0  drained       4      3   1,004  2.0 KiB  1.0 MiB
+              -> 10.1.0.13:8080                            FullNat      50  leaving       1      3   1,001  2.0 KiB  1.0 MiB
+everything  udp 10.0.0.11:*      mh (mh-fallback,mh-port)  FullNat                        0      0       0      0 B      0 B
 "
     );
     let none = Services {
@@ -374,6 +376,7 @@ fn json_is_the_document_and_ends_with_a_newline() {
             protocol: "tcp".into(),
             address: at("10.0.0.10:80"),
             scheduler: "wrr".into(),
+            scheduler_flags: vec![],
             forward: "fullnat".into(),
             local_addresses: vec!["10.1.0.100".parse().unwrap()],
             servers: vec![server("10.1.0.11:8080", 1, ServerState::Leaving, 2)],

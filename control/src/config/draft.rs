@@ -87,6 +87,7 @@ fn finish_service(service: ServiceDraft<'_>) -> Service {
             port: address.port(),
         },
         scheduler: service.scheduler,
+        options: service.options,
         forward: service.forward,
         local_addresses: ranges.flat_map(|r| r.value.addresses()).collect(),
         port: service.port.map(|t| t.value),

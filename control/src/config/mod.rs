@@ -24,6 +24,7 @@ mod restart;
 mod scalars;
 mod services;
 mod states;
+mod surprises;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -35,6 +36,7 @@ use toml::de::DeTable;
 
 pub(crate) use report::Report;
 pub(crate) use restart::restart_needed;
+pub(crate) use surprises::surprises;
 pub(crate) use types::{
     Config, Cores, Idle, LogFormat, Port, RealServer, RxChecksum, Service, VipOwner, Workers,
 };

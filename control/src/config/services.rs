@@ -7,7 +7,7 @@ use weir_dataplane::Proto;
 use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::tun::Tunnel;
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, Rows, SchedulerKind};
 
 use super::defaults::{self, MAX_LOCAL_ADDRESSES, WEIGHT_RANGE};
 use super::forwarding;
@@ -15,12 +15,15 @@ use super::machine::named;
 use super::reader::{At, Key, Problems, Section};
 use super::scalars::{self, Range};
 use super::states;
+use super::words::{alternatives, listed};
 
 pub(super) const SERVICE: &[Key] = &[
     Key::new("name", "\"web\""),
     Key::new("address", "\"10.0.0.10:80\""),
     Key::new("protocol", "\"tcp\""),
     Key::new("scheduler", "\"wrr\""),
+    Key::new("scheduler_flags", "[\"mh-port\"]"),
+    Key::new("mh_table_size", "4093"),
     Key::new("forward", "\"fullnat\""),
     Key::new("tunnel", "{ type = \"gue\", port = 6080 }"),
     Key::new("local_addresses", "[\"10.1.0.100-10.1.0.103\"]"),
@@ -49,6 +52,7 @@ pub(super) struct ServiceDraft<'t> {
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) protocol: Option<At<Proto>>,
     pub(super) scheduler: SchedulerKind,
+    pub(super) options: Options,
     pub(super) forward: ForwardMode,
     pub(super) tunnel: Option<Tunnel>,
     pub(super) local_addresses: Vec<At<Range>>,
@@ -94,13 +98,15 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|s| (s.name(), *s)).collect();
     let protocols = [Proto::Tcp, Proto::Udp, Proto::Sctp].map(|p| (p.name(), p));
     let scheduler = section.choice(p, "scheduler", &schedulers, &[]);
+    let kind = scheduler.map_or(defaults::SCHEDULER, |s| s.value);
     let carriers = ["toa", "proxy-v1", "proxy-v2"];
     section.choice(p, "client_address", &[("none", ())], &carriers);
     ServiceDraft {
         name: section.parsed(p, "name", scalars::label),
         address: section.parsed(p, "address", scalars::endpoint),
         protocol: section.choice(p, "protocol", &protocols, &[]),
-        scheduler: scheduler.map_or(defaults::SCHEDULER, |s| s.value),
+        scheduler: kind,
+        options: options(p, &section, kind),
         forward: forwarding::forward(p, &section).unwrap_or(defaults::FORWARD),
         tunnel: forwarding::tunnel(p, &section),
         local_addresses: local_addresses(p, &section),
@@ -109,6 +115,48 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
         servers: servers(p, &section),
         section,
     }
+}
+
+/// The scheduler's flags, and the size of mh's table.
+fn options(p: &mut Problems<'_>, section: &Section<'_>, kind: SchedulerKind) -> Options {
+    let (known, name) = (kind.flags(), kind.name());
+    let flags = section.texts(p, "scheduler_flags", |flag| {
+        if known.names().any(|known| known == flag) {
+            return Ok(flag.to_owned());
+        }
+        Err(match known.names().next() {
+            Some(_) => format!("not a flag of {name}; use {}", alternatives(known.names())),
+            None => format!("scheduler {name} has no flags; remove it"),
+        })
+    });
+    let flags = flags.unwrap_or_default();
+    let is_set = |flag: Option<&str>| flags.iter().any(|f| Some(f.value.as_str()) == flag);
+    Options {
+        port: is_set(known.port),
+        fallback: is_set(known.fallback),
+        rows: table_size(p, section, kind),
+    }
+}
+
+fn table_size(p: &mut Problems<'_>, section: &Section<'_>, kind: SchedulerKind) -> Rows {
+    const KEY: &str = "mh_table_size";
+    let Some(size) = section.integer(p, KEY, 1..=u32::MAX, " rows") else {
+        return Rows::default();
+    };
+    if kind != SchedulerKind::mh {
+        let why = format!("scheduler {} has no such table; remove it", kind.name());
+        section.refuse(p, KEY, &why);
+    }
+    Rows::new(size.value).unwrap_or_else(|| {
+        let primes = Rows::PRIMES.map(|prime| prime.to_string());
+        let primes = listed(primes.iter().map(String::as_str));
+        section.refuse(
+            p,
+            KEY,
+            &format!("not a prime that Linux offers; use one of {primes}"),
+        );
+        Rows::default()
+    })
 }
 
 fn local_addresses(p: &mut Problems<'_>, section: &Section<'_>) -> Vec<At<Range>> {

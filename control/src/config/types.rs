@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use weir_dataplane::conn::state::{Rules, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::tun::Tunnel;
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, SchedulerKind};
 use weir_dataplane::service::ServiceKey;
 
 use crate::prefix;
@@ -185,6 +185,8 @@ pub(crate) struct Service {
     pub key: ServiceKey,
     /// How a server is chosen.
     pub scheduler: SchedulerKind,
+    /// The scheduler's flags and sizes.
+    pub options: Options,
     /// How packets reach the servers that say nothing of their own.
     pub forward: ForwardMode,
     /// FULL-NAT's local addresses, ranges spread out, in the file's order; at most 1024.

@@ -76,6 +76,9 @@ impl Control {
                 return;
             }
         };
+        for surprise in config::surprises(&new) {
+            tracing::warn!("reload: {surprise}");
+        }
         self.config = new;
         tracing::info!("reload: {changes}");
         if changes.is_empty() {

@@ -81,11 +81,13 @@ impl ServiceBook {
             },
             traffic: self.traffic(server.id, workers),
         });
+        let scheduler_flags = entry.scheduler.flags().set_in(entry.options);
         documents::Service {
             name: entry.name.to_string(),
             protocol: entry.key.proto.to_string(),
             address: SocketAddr::new(entry.key.vip, entry.key.port),
             scheduler: entry.scheduler.name().to_owned(),
+            scheduler_flags: scheduler_flags.map(str::to_owned).collect(),
             forward: entry.forward.name().to_owned(),
             local_addresses: entry.local_addresses.clone(),
             servers: servers.collect(),

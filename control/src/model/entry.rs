@@ -28,6 +28,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) name: Arc<str>,
     /// How a server is chosen.
     pub(crate) scheduler: SchedulerKind,
+    /// The scheduler's flags and sizes.
+    pub(crate) options: Options,
     /// How packets reach the servers that say nothing of their own.
     pub(crate) forward: ForwardMode,
     /// FULL-NAT's local addresses, in configuration order.
@@ -114,6 +116,7 @@ impl ServiceEntry {
             key: config.key,
             name: config.name.as_str().into(),
             scheduler: config.scheduler,
+            options: config.options,
             forward: config.forward,
             local_addresses: Vec::new(),
             port: None,
@@ -155,6 +158,7 @@ impl ServiceEntry {
         let changes_before = edit.changes.len();
         self.name = config.name.as_str().into();
         self.scheduler = config.scheduler;
+        self.options = config.options;
         self.forward = config.forward;
         self.local_addresses.clone_from(&config.local_addresses);
         self.port.clone_from(&config.port);
@@ -191,6 +195,15 @@ impl ServiceEntry {
         if self.scheduler != config.scheduler {
             let (old, new) = (self.scheduler.name(), config.scheduler.name());
             keys.push(format!("scheduler {old} to {new}"));
+        }
+        if self.options != config.options {
+            let set = |kind: SchedulerKind, options| {
+                let flags: Vec<_> = kind.flags().set_in(options).collect();
+                format!("[{}], {} rows", flags.join(","), options.rows.get())
+            };
+            let old = set(self.scheduler, self.options);
+            let new = set(config.scheduler, config.options);
+            keys.push(format!("scheduler options {old} to {new}"));
         }
         if self.forward != config.forward {
             let (old, new) = (self.forward.name(), config.forward.name());
@@ -292,8 +305,8 @@ impl ServiceEntry {
         }
         let servers: Vec<_> = standing.map(candidate).collect();
         let scheduler = match &self.prepared {
-            Some(before) => before.renewed(self.scheduler, Options::default(), &servers),
-            None => Scheduler::new(self.scheduler, Options::default(), &servers),
+            Some(before) => before.renewed(self.scheduler, self.options, &servers),
+            None => Scheduler::new(self.scheduler, self.options, &servers),
         };
         self.prepared = Some(scheduler.clone());
         let service = service::Service {

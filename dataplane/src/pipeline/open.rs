@@ -68,7 +68,7 @@ impl<Q: PortQueue> Worker<Q> {
                 destination: to.ip(),
                 now,
             };
-            let (loads, memories) = (&self.loads, &mut self.memories);
+            let (loads, memories) = (&mut self.loads, &mut self.memories);
             let server = pick_server(&self.snapshot, service, request, loads, memories)?;
             let mut address = server.address;
             if address.port() == 0 {
@@ -280,7 +280,7 @@ fn pick_server(
     snapshot: &Snapshot,
     service: &Service,
     request: Request,
-    loads: &Loads,
+    loads: &mut Loads,
     memories: &mut [Memory],
 ) -> Result<Server, DropReason> {
     let memory = memories.get_mut(service.id.0 as usize);

@@ -19,8 +19,8 @@ const CLIENT_KEY: u64 = 2;
 /// A place on the ring, and whose it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Point {
-    hash: u64,
-    at: u32,
+    pub(super) hash: u64,
+    pub(super) at: u32,
 }
 
 pub(super) struct Rule;

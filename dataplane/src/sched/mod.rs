@@ -159,6 +159,20 @@ pub struct Flags {
     pub fallback: Option<&'static str>,
 }
 
+impl Flags {
+    /// The names, in the order of ipvsadm's listings.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        [self.fallback, self.port].into_iter().flatten()
+    }
+
+    /// The names of those that `options` sets, in that order.
+    pub fn set_in(self, options: Options) -> impl Iterator<Item = &'static str> {
+        let fallback = self.fallback.filter(|_| options.fallback);
+        let port = self.port.filter(|_| options.port);
+        [fallback, port].into_iter().flatten()
+    }
+}
+
 macro_rules! schedulers {
     ($($(#[doc = $doc:literal])+ $sched:ident,)+) => {
         /// A scheduler, by the name that LVS gives it.

@@ -8,6 +8,9 @@ use super::conhash::Point;
 use super::{Loads, Memory, Request, SchedulerKind, View};
 use crate::service::Candidate;
 
+/// How often a choice is made anew because the other workers have meanwhile made it too.
+const CHECKS: usize = 2;
+
 /// A service's scheduler, ready for its servers. A clone shares the table.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
@@ -128,6 +131,37 @@ impl Scheduler {
         self.options
     }
 
+    /// The share of all clients that the table gives each of `servers`, in permille; `None` for a
+    /// scheduler that does not hash. Drained servers have theirs, until their clients move on.
+    #[must_use]
+    pub fn shares(&self, servers: &[Candidate]) -> Option<Vec<u32>> {
+        let mut parts = vec![0u128; servers.len()];
+        let mut give = |at: u32, part: u64| {
+            if let Some(own) = parts.get_mut(at as usize) {
+                *own += u128::from(part);
+            }
+        };
+        match &self.prepared.table {
+            Table::Nothing | Table::Levels { .. } => return None,
+            Table::Buckets(buckets) => buckets.iter().for_each(|&at| give(at, 1)),
+            Table::Rows(rows) => rows.iter().for_each(|&at| give(at, 1)),
+            Table::Ring(ring) => {
+                let mut before = ring.last()?.hash;
+                for point in ring {
+                    give(point.at, point.hash.wrapping_sub(before));
+                    before = point.hash;
+                }
+            }
+        }
+        let all = parts.iter().sum::<u128>().max(1);
+        Some(
+            parts
+                .iter()
+                .map(|part| (part * 1000 / all) as u32)
+                .collect(),
+        )
+    }
+
     pub(super) fn table(&self) -> &Table {
         &self.prepared.table
     }
@@ -152,17 +186,31 @@ impl Scheduler {
     pub fn pick(
         &self,
         servers: &[Candidate],
-        loads: &Loads,
+        loads: &mut Loads,
         request: Request,
         memory: &mut Memory,
     ) -> Option<usize> {
-        let view = View {
-            servers,
-            table: &self.prepared.table,
-            options: self.options,
-            loads,
-            request,
+        let mut pick = |loads: &Loads| {
+            let view = View {
+                servers,
+                table: &self.prepared.table,
+                options: self.options,
+                loads,
+                request,
+            };
+            self.kind.pick(view, memory)
         };
-        self.kind.pick(view, memory)
+        let mut at = pick(loads);
+        // A server that looks idle may only look so until the next reading, and to all cores: ask
+        // before going there.
+        for _ in 0..CHECKS {
+            match at.and_then(|at| servers.get(at)) {
+                Some(server) if self.kind.counts() && loads.has_grown(server.id) => {
+                    at = pick(loads);
+                }
+                _ => break,
+            }
+        }
+        at
     }
 }

@@ -225,7 +225,7 @@ fn the_port_counts_where_the_flag_says_so() {
                 scheduler,
                 servers,
                 mut memory,
-                loads,
+                mut loads,
                 ..
             } = Service::with(kind, options, &servers, memory);
             let mut chosen = [false; 8];
@@ -233,7 +233,7 @@ fn the_port_counts_where_the_flag_says_so() {
                 let mut request = request(0);
                 request.source.set_port(port);
                 let at = scheduler
-                    .pick(&servers, &loads, request, &mut memory)
+                    .pick(&servers, &mut loads, request, &mut memory)
                     .unwrap();
                 chosen[at] = true;
             }

@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod fair;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;

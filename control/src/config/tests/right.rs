@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, Rows, SchedulerKind};
 use weir_dataplane::service::ServiceKey;
 use weir_dataplane::{Proto, Tick};
 
@@ -105,6 +105,7 @@ fn quickstart_says_what_the_script_builds() {
                     port: 80
                 },
                 scheduler: SchedulerKind::wrr,
+                options: Options::default(),
                 forward: ForwardMode::fullnat,
                 local_addresses: (100..=103).map(|n| IpAddr::from([10, 1, 0, n])).collect(),
                 port: None,
@@ -123,6 +124,7 @@ fn quickstart_says_what_the_script_builds() {
                     port: 53
                 },
                 scheduler: SchedulerKind::rr,
+                options: Options::default(),
                 forward: ForwardMode::fullnat,
                 local_addresses: (100..=103).map(|n| IpAddr::from([10, 1, 0, n])).collect(),
                 port: None,
@@ -559,4 +561,77 @@ fn nearest_key() {
     assert_eq!(words::nearest("cuont", keys), Some("count"));
     assert_eq!(words::nearest("memori", keys), Some("memory"));
     assert_eq!(words::nearest("threads", keys), None);
+}
+
+#[test]
+fn flags_and_table_size_of_a_scheduler() {
+    let text = BASE.replace(
+        "scheduler = \"wrr\"",
+        "scheduler = \"mh\"\nscheduler_flags = [\"mh-port\", \"mh-fallback\"]\nmh_table_size = 65521",
+    );
+    let service = &right(&text).services[0];
+    let options = Options {
+        port: true,
+        fallback: true,
+        rows: Rows::new(65_521).unwrap(),
+    };
+    assert_eq!(
+        (service.scheduler, service.options),
+        (SchedulerKind::mh, options)
+    );
+    let flags: Vec<_> = service.scheduler.flags().set_in(service.options).collect();
+    assert_eq!(flags, ["mh-fallback", "mh-port"]);
+}
+
+#[test]
+fn what_may_surprise_is_said() {
+    let of = |scheduler: &str, weights: [u16; 2]| {
+        let text = BASE
+            .replace(
+                "scheduler = \"wrr\"",
+                &format!("scheduler = \"{scheduler}\""),
+            )
+            .replace("weight = 100", &format!("weight = {}", weights[0]))
+            .replace("12:80\"", &format!("12:80\"\nweight = {}", weights[1]));
+        surprises(&right(&text))
+    };
+    for quiet in ["wrr", "wlc", "sed", "nq", "twos", "mh", "conhash", "sh"] {
+        assert_eq!(of(quiet, [64, 64]), Vec::<String>::new(), "{quiet}");
+    }
+    for (scheduler, said) in [
+        ("rr", "rr ignores weights (only 0 drains); wrr follows them"),
+        ("lc", "lc ignores weights (only 0 drains); wlc follows them"),
+        (
+            "dh",
+            "dh chooses by the virtual address, and this service has one: all connections go to \
+             one server",
+        ),
+        (
+            "lblcr",
+            "lblcr chooses by the virtual address, and this service has one: a server gets no \
+             connection until another has more active ones than its weight",
+        ),
+        (
+            "ovf",
+            "ovf takes weights as numbers of active connections: with 122 it refuses more",
+        ),
+    ] {
+        let want = format!("service \"web\": scheduler {said}");
+        assert_eq!(of(scheduler, [100, 20]), [want]);
+    }
+    let fo = "service \"web\": scheduler fo sends everything to the first server of the highest \
+              weight, and several have 7";
+    assert_eq!(of("fo", [7, 7]), [fo]);
+    assert!(of("fo", [7, 6]).is_empty());
+    let part = |server: &str, got: &str| {
+        format!(
+            "service \"web\": scheduler sh gives real server {server} {got} of the clients, where \
+             its weight asks for 50.0 %"
+        )
+    };
+    let want = [
+        part("10.1.0.11:80", "97.6 %"),
+        part("10.1.0.12:80", "2.3 %"),
+    ];
+    assert_eq!(of("sh", [250, 250]), want);
 }

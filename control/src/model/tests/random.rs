@@ -11,7 +11,7 @@ use proptest::sample::Index;
 use weir_dataplane::Proto;
 use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, SchedulerKind};
 use weir_dataplane::service::Snapshot;
 
 use super::*;
@@ -66,6 +66,7 @@ fn service(number: u8, servers: u8, locals: u8) -> config::Service {
             port: 80 + u16::from(number),
         },
         scheduler: SchedulerKind::rr,
+        options: Options::default(),
         forward: ForwardMode::fullnat,
         local_addresses: bits(locals)
             .map(|n| IpAddr::from([10, 1, 0, 100 + n]))

@@ -253,7 +253,7 @@ impl Kernel {
             now: Tick(0),
         };
         let mut pick = |scheduler: &Scheduler| {
-            let at = scheduler.pick(&self.candidates, &self.loads, request, &mut self.memory);
+            let at = scheduler.pick(&self.candidates, &mut self.loads, request, &mut self.memory);
             at.map(|at| self.candidates[at].id.0)
         };
         let want = open["rs"].as_u64().map(|rs| rs as u32);
@@ -367,7 +367,7 @@ fn twos_has_the_kernels_shares() {
         for open in 0..opens {
             let at = kernel.scheduler.pick(
                 &kernel.candidates,
-                &kernel.loads,
+                &mut kernel.loads,
                 request(open as u32),
                 &mut kernel.memory,
             );
