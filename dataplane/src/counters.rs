@@ -189,6 +189,8 @@ pub struct WorkerCounters {
     pub conns_reused: Cell,
     /// Local ports taken early from a connection in TIME_WAIT, under shortage.
     pub lip_early_reuse: Cell,
+    /// ICMP errors about balanced flows passed on, translated where it takes that.
+    pub icmp_errors: Cell,
     /// Partial L4 checksums completed (ports with `rx_checksum = "fill"`).
     pub checksums_filled: Cell,
     /// Turns of the loop that found nothing to do.
@@ -300,6 +302,7 @@ impl WorkerCounters {
             conns_evicted: Cell::default(),
             conns_reused: Cell::default(),
             lip_early_reuse: Cell::default(),
+            icmp_errors: Cell::default(),
             checksums_filled: Cell::default(),
             idle_polls: Cell::default(),
             busy_polls: Cell::default(),

@@ -5,7 +5,7 @@
 //!           start loading the index lines
 //!  guess    first candidate of the line; start loading its entry
 //!  conclude confirm or look up -> (miss) open: service -> schedule -> local port -> insert
-//!  forward  state, counters, rewrite -> next hop -> out
+//!  forward  next hop -> rewrite, state, counters -> out
 //! ```
 //!
 //! Each stage takes the whole burst, so that 32 packets wait for memory together and not one
@@ -18,6 +18,7 @@ use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
 use crate::cpu::prefetch;
 use crate::io::{BURST, Burst, Frame, PortQueue};
+use crate::packet::icmp::Problem;
 use crate::packet::tcp::flags::RST;
 use crate::packet::{self, Flow, Key6, Kind, checksum, eth};
 use crate::route::{Hop, NeighbourId};
@@ -29,6 +30,7 @@ mod abort;
 mod aside;
 mod errands;
 mod family;
+mod icmp;
 mod odd;
 mod open;
 mod over;
@@ -91,6 +93,7 @@ impl Default for Columns {
 }
 
 /// Where a rewritten packet goes.
+#[derive(Debug, Clone, Copy)]
 enum Next {
     /// To a neighbour whose MAC is known.
     Known(PortId, Mac),
@@ -326,6 +329,11 @@ impl<Q: PortQueue> Worker<Q> {
                 let flow = flow.with_key(flow.key.widened());
                 self.carry(lane, frame, &flow, Hit { id, dir }, now);
             }
+            Err(Refusal::Drop(DropReason::NoServer)) => {
+                let (problem, reason) = (Problem::PortUnreachable, DropReason::NoServer);
+                let from = flow.key.destination().ip();
+                self.tell_sender(lane, frame, (problem, reason), from, now);
+            }
             Err(Refusal::Drop(reason)) => self.counters.dropped(reason),
             Err(Refusal::Kernel) => {
                 let class = punt_class(frame.bytes());
@@ -339,7 +347,7 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// A packet of a connection that stands: state, counters, rewrite, next hop, out.
+    /// A packet of a connection that stands: next hop, state, counters, rewrite, out.
     #[inline(always)]
     fn forward<K: Family, const DIR: bool>(
         &mut self,
@@ -349,20 +357,22 @@ impl<Q: PortQueue> Worker<Q> {
         id: ConnId,
         now: Tick,
     ) {
-        let dir = if DIR == INBOUND {
-            Direction::Inbound
-        } else {
-            Direction::Outbound
+        let next = match self.next_hop::<K, DIR>(id) {
+            Ok(next) => next,
+            Err(reason) => return self.counters.dropped(reason),
         };
-        let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
+        let mtu = self.mtu(next);
+        if flow.ip_len > mtu {
+            return self.too_big(lane, frame, mtu, now); // as it came, for it is to be quoted
+        }
+        let (way, dir) = match DIR {
+            INBOUND => (Way::Input, Direction::Inbound),
+            OUTBOUND => (Way::Output, Direction::Outbound),
+        };
+        let conn = K::side(&self.sides).conns.get(id);
         K::rewrite(frame.bytes_mut(), flow, conn, dir);
-        let way = if DIR == INBOUND {
-            Way::Input
-        } else {
-            Way::Output
-        };
         self.account::<K, DIR>(flow, id, way, now);
-        self.send_on::<K, DIR>(lane, frame, id, now);
+        self.emit(next, frame, now);
     }
 
     /// What a packet means for its connection and its server's counters.
@@ -403,15 +413,9 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// Sends a finished packet to its next hop: the server's or the client's.
+    /// The next hop towards the server or the client.
     #[inline(always)]
-    fn send_on<K: Family, const DIR: bool>(
-        &mut self,
-        lane: usize,
-        frame: Q::Frame,
-        id: ConnId,
-        now: Tick,
-    ) {
+    fn next_hop<K: Family, const DIR: bool>(&mut self, id: ConnId) -> Result<Next, DropReason> {
         let conn = K::side(&self.sides).conns.get(id);
         let (hop, epoch) = if DIR == INBOUND {
             match self.server_hops.get(conn.server_id().0 as usize) {
@@ -424,12 +428,29 @@ impl<Q: PortQueue> Worker<Q> {
         if epoch == self.fib.epoch
             && let Some((port, mac)) = self.neighbours.get(hop)
         {
-            return self.output(lane, port, mac, frame);
+            return Ok(Next::Known(port, mac));
         }
-        match self.find_hop::<K, DIR>(id) {
-            Ok(Next::Known(port, mac)) => self.output(lane, port, mac, frame),
-            Ok(Next::Ask(hop)) => self.park(hop, frame, now),
-            Err(reason) => self.counters.dropped(reason),
+        self.find_hop::<K, DIR>(id)
+    }
+
+    /// Largest IP packet that fits the link to `next`, bytes.
+    #[inline(always)]
+    fn mtu(&self, next: Next) -> u16 {
+        let (Next::Known(port, _) | Next::Ask(Hop { port, .. })) = next;
+        self.lanes[usize::from(port.0)].port.mtu
+    }
+
+    /// Sends a finished packet, which fits the link, to its next hop.
+    #[inline(always)]
+    fn emit(&mut self, next: Next, mut frame: Q::Frame, now: Tick) {
+        match next {
+            Next::Known(port, mac) => {
+                let lane = usize::from(port.0);
+                let own = self.lanes[lane].port.mac;
+                eth::set_macs(frame.bytes_mut(), mac, own);
+                self.transmit(lane, frame);
+            }
+            Next::Ask(hop) => self.park(hop, frame, now),
         }
     }
 
@@ -484,26 +505,9 @@ impl<Q: PortQueue> Worker<Q> {
         })
     }
 
-    #[inline]
-    fn output(&mut self, from: usize, port: PortId, mac: Mac, mut frame: Q::Frame) {
-        let lane = usize::from(port.0);
-        let port = &self.lanes[lane].port;
-        let bytes = frame.bytes_mut();
-        if bytes.len() > eth::HEADER_LEN + usize::from(port.mtu) {
-            let mtu = port.mtu;
-            return self.too_big(from, frame, mtu);
-        }
-        eth::set_macs(bytes, mac, port.mac);
-        self.transmit(lane, frame);
-    }
-
     /// Lets a finished frame wait for its next hop's MAC, and has control ask for it.
     #[cold]
     fn park(&mut self, hop: Hop, frame: Q::Frame, now: Tick) {
-        let mtu = usize::from(self.lanes[usize::from(hop.port.0)].port.mtu);
-        if frame.bytes().len() > eth::HEADER_LEN + mtu {
-            return self.counters.dropped(DropReason::TooBig);
-        }
         match self.parking.park(frame, hop, now) {
             Ok(first) => {
                 self.counters.parked.set(self.parking.len() as u64);
@@ -518,14 +522,18 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// Answers TCP without a connection by a reset and SCTP by an ABORT, sent back to where they
-    /// came from; drops the rest.
+    /// Answers TCP without a connection by a reset, SCTP by an ABORT and UDP by ICMP's "port
+    /// unreachable", sent back to where they came from.
     #[cold]
     fn refuse<K: Family>(&mut self, lane: usize, mut frame: Q::Frame, flow: &Flow<K>, now: Tick) {
+        if flow.key.proto() == Proto::Udp {
+            let (problem, reason) = (Problem::PortUnreachable, DropReason::NoConnection);
+            let from = flow.key.destination().ip();
+            return self.tell_sender(lane, frame, (problem, reason), from, now);
+        }
         self.counters.dropped(DropReason::NoConnection);
         let proto = flow.key.proto();
-        let wants_answer =
-            proto != Proto::Udp && flow.says & RST == 0 && !open::bad_source(flow.key.source());
+        let wants_answer = flow.says & RST == 0 && !open::bad_source(flow.key.source());
         if wants_answer && self.answers.admit(now) {
             let mac = self.lanes[lane].port.mac;
             let made = match proto {

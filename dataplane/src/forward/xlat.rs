@@ -19,6 +19,15 @@ use crate::types::Proto;
 /// fragmented on its further way (RFC 7915 5.1).
 const MAY_BE_FRAGMENTED: usize = 1260;
 
+/// Bytes by which the packet in `frame` grows (IPv4 to IPv6) or shrinks.
+pub(crate) fn grows<K: Key>(frame: &[u8], flow: &Flow<K>) -> i32 {
+    let headers = match eth::ethertype(frame) {
+        Ok(eth::IPV6) => ipv4::END,
+        _ => ipv6::END,
+    };
+    headers as i32 - i32::from(flow.l4)
+}
+
 /// Rewrites a packet of `conn` that goes in direction `dir`, whichever family it is of. `id`
 /// identifies an IPv4 packet that may be fragmented.
 ///

@@ -200,6 +200,27 @@ fn parse6(flow: &mut Flow<Key6>, frame: &[u8]) -> Result<Kind, DropReason> {
     Ok(Kind::Flow6)
 }
 
+/// Where the upper-layer header of a frame that [`parse_into`] has passed begins, and where the
+/// packet ends.
+///
+/// # Errors
+/// As [`parse`]'s for the IP header.
+pub fn upper_at(frame: &[u8]) -> Result<(usize, usize), DropReason> {
+    let (l4, len) = match eth::ethertype(frame)? {
+        eth::IPV6 => {
+            let headers = frame.first_chunk().ok_or(DropReason::BadIp6Header)?;
+            let ip = ipv6::check(headers, frame)?;
+            (ip.l4, ip.total_len)
+        }
+        _ => {
+            let headers = frame.first_chunk().ok_or(DropReason::BadIpHeader)?;
+            let ip = ipv4::check(headers, frame, true)?;
+            (ip.l4, ip.total_len)
+        }
+    };
+    Ok((usize::from(l4), eth::HEADER_LEN + usize::from(len)))
+}
+
 /// Checks the layer-4 header that `segment` begins with: its protocol, what it says to the state
 /// table, and its ports. `None`: a protocol that is not balanced.
 #[inline(always)]

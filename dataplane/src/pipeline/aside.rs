@@ -2,6 +2,8 @@
 //! DR, TUN, the director itself as a server, and sides of different families.
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
+
 use super::family::Family;
 use super::punt::Punt;
 use super::{INBOUND, OUTBOUND};
@@ -9,10 +11,11 @@ use crate::conn::Hit;
 use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, Way};
 use crate::counters::DropReason;
+use crate::forward::tun::{self, Ends, Tunnel};
 use crate::forward::{ForwardMode, dr, xlat};
 use crate::io::{Frame, PortQueue};
 use crate::packet::{Flow, Key6};
-use crate::types::Tick;
+use crate::types::{ServerId, Tick};
 use crate::worker::Worker;
 
 impl<Q: PortQueue> Worker<Q> {
@@ -57,25 +60,72 @@ impl<Q: PortQueue> Worker<Q> {
         hit: Hit,
         now: Tick,
     ) {
+        let next = match self.next_hop::<K, DIR>(hit.id) {
+            Ok(next) => next,
+            Err(reason) => return self.counters.dropped(reason),
+        };
         let conn = K::side_mut(&mut self.sides).conns.get_mut(hit.id);
-        let (flags, mode) = (conn.flags(), conn.mode());
+        let (flags, server) = (conn.flags(), conn.server_id());
+        let wrapped = DIR == INBOUND && conn.mode() == ForwardMode::tun;
         if DIR == OUTBOUND {
             conn.answered();
         }
-        let way = Way::of(hit.dir, flags.has(Flags::ONE_WAY));
-        if flags.has(Flags::TRANSLATED) {
-            let id = self.ids.next16();
+        let tunnel = match self.snapshot.server(server) {
+            Some(record) if wrapped => record.tunnel.map(|t| (t, record.address.ip())),
+            _ => None,
+        };
+        let grows = match tunnel {
+            Some((tunnel, to)) => i32::from(tunnel.overhead(to)),
+            None if wrapped => return self.counters.dropped(DropReason::NoServer),
+            None if flags.has(Flags::TRANSLATED) => xlat::grows(frame.bytes(), flow),
+            None => 0,
+        };
+        // What fits, in the packet's own terms.
+        let mtu = i32::from(self.mtu(next)) - grows;
+        if i32::from(flow.ip_len) > mtu {
+            return self.too_big(lane, frame, mtu.clamp(0, 0xffff) as u16, now);
+        }
+        let done = if let Some((tunnel, to)) = tunnel {
+            self.wrap(&mut frame, flow, (server, to), tunnel)
+        } else if flags.has(Flags::TRANSLATED) {
             let flow = flow.with_key(flow.key.widened());
             let conn = self.sides.v6.conns.get(hit.id);
-            if let Err(reason) = xlat::rewrite(&mut frame, &flow, conn, hit.dir, id) {
-                return self.counters.dropped(reason);
-            }
+            xlat::rewrite(&mut frame, &flow, conn, hit.dir, self.ids.next16())
         } else {
             dr::pass(frame.bytes_mut(), flow.ttl);
-            let _ = mode;
+            Ok(())
+        };
+        if let Err(reason) = done {
+            return self.counters.dropped(reason);
         }
+        let way = Way::of(hit.dir, flags.has(Flags::ONE_WAY));
         self.account::<K, DIR>(flow, hit.id, way, now);
-        self.send_on::<K, DIR>(lane, frame, hit.id, now);
+        self.emit(next, frame, now);
+    }
+
+    /// Puts a packet into a tunnel to `server`, which is at `to`.
+    pub(super) fn wrap<K: Family>(
+        &mut self,
+        frame: &mut Q::Frame,
+        flow: &Flow<K>,
+        (server, to): (ServerId, IpAddr),
+        tunnel: Tunnel,
+    ) -> Result<(), DropReason> {
+        let ends = self.own_address_to(server, to);
+        let ends = ends.and_then(|from| Ends::new(from, to));
+        let ends = ends.ok_or(DropReason::NoRoute)?;
+        let hash = K::side(&self.sides).conns.hash(&flow.key) as u32;
+        dr::pass(frame.bytes_mut(), flow.ttl);
+        let pmtu_disc = true;
+        tun::encapsulate(frame, tunnel, ends, hash, pmtu_disc, &mut self.ids)
+    }
+
+    /// The director's own address on the way to a server.
+    fn own_address_to(&self, server: ServerId, to: IpAddr) -> Option<IpAddr> {
+        match self.server_hops.get(server.0 as usize) {
+            Some(known) if known.epoch == self.fib.epoch && known.source.is_some() => known.source,
+            _ => self.fib.lookup(to)?.source,
+        }
     }
 
     /// The connection between families that an IPv4 packet belongs to: these are kept among the

@@ -1,5 +1,5 @@
-//! What is no whole packet of a flow, and what cannot go on: fragments, ICMP, packets that ran
-//! out of hops or are too big.
+//! What is no whole packet of a flow, and what cannot go on: fragments, packets that ran out of
+//! hops or are too big, and what their senders are told.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,7 +8,8 @@ use super::Arrival;
 use super::punt::punt_class;
 use crate::counters::DropReason;
 use crate::io::{Frame, PortQueue};
-use crate::packet::{Kind, be32, ipv4, ipv6};
+use crate::packet::icmp::{Problem, build_error};
+use crate::packet::{Kind, be16, be32, eth, ipv4, ipv6};
 use crate::types::Tick;
 use crate::worker::Worker;
 
@@ -20,32 +21,88 @@ impl<Q: PortQueue> Worker<Q> {
         lane: usize,
         frame: Q::Frame,
         kind: Kind,
-        _arrival: Arrival,
+        arrival: Arrival,
         now: Tick,
     ) {
-        let class = punt_class(frame.bytes());
-        let bytes = frame.bytes();
-        let dst = match kind {
-            Kind::Fragment4 => IpAddr::V4(Ipv4Addr::from(be32(bytes, ipv4::DST_AT))),
-            Kind::Fragment6 => IpAddr::V6(Ipv6Addr::from(ipv6::be128(bytes, ipv6::DST_AT))),
-            _ => return self.punt(lane, frame, class, now),
-        };
-        let used = self.snapshot.address_use(dst);
-        match used.vip || used.local {
-            true => self.counters.dropped(DropReason::Fragment),
-            false => self.punt(lane, frame, class, now),
+        match kind {
+            Kind::Fragment4 | Kind::Fragment6 => self.fragment(lane, frame, now),
+            _ => self.icmp(lane, frame, arrival, now),
         }
     }
 
-    /// A packet whose last hop this is.
-    #[cold]
-    pub(super) fn ttl_expired(&mut self, _lane: usize, _frame: Q::Frame, _now: Tick) {
-        self.counters.dropped(DropReason::TtlExpired);
+    fn fragment(&mut self, lane: usize, frame: Q::Frame, now: Tick) {
+        let used = self.snapshot.address_use(addresses(frame.bytes()).1);
+        match used.vip || used.local {
+            true => self.counters.dropped(DropReason::Fragment),
+            false => {
+                let class = punt_class(frame.bytes());
+                self.punt(lane, frame, class, now);
+            }
+        }
     }
 
-    /// A finished packet that does not fit the link it is to leave by. `from`: where it came in.
+    /// A packet whose last hop this is (RFC 1812 5.3.1, RFC 8200 3).
     #[cold]
-    pub(super) fn too_big(&mut self, _from: usize, _frame: Q::Frame, _mtu: u16) {
-        self.counters.dropped(DropReason::TooBig);
+    pub(super) fn ttl_expired(&mut self, lane: usize, frame: Q::Frame, now: Tick) {
+        let from = self.own_address(frame.bytes());
+        let what = (Problem::TtlExpired, DropReason::TtlExpired);
+        self.tell_sender(lane, frame, what, from, now);
+    }
+
+    /// A packet, as it came, of which the next link takes `mtu` bytes at most (RFC 1191,
+    /// RFC 8201).
+    #[cold]
+    pub(super) fn too_big(&mut self, lane: usize, frame: Q::Frame, mtu: u16, now: Tick) {
+        let bytes = frame.bytes();
+        let may_be_cut =
+            be16(bytes, 12) == eth::IPV4 && be16(bytes, eth::HEADER_LEN + 6) & ipv4::DF == 0;
+        if may_be_cut {
+            return self.counters.dropped(DropReason::TooBig);
+        }
+        let from = self.own_address(bytes);
+        let what = (Problem::TooBig { mtu }, DropReason::TooBig);
+        self.tell_sender(lane, frame, what, from, now);
+    }
+
+    /// Drops a packet and tells its sender why, within the limit for answers.
+    pub(super) fn tell_sender(
+        &mut self,
+        lane: usize,
+        mut frame: Q::Frame,
+        (problem, reason): (Problem, DropReason),
+        from: IpAddr,
+        now: Tick,
+    ) {
+        self.counters.dropped(reason);
+        if self.answers.admit(now) && build_error(&mut frame, problem, from, &mut self.ids) {
+            self.counters.generated.add(1);
+            self.transmit(lane, frame);
+        }
+    }
+
+    /// The director's address for an error about a packet: with IPv4 the virtual or local one
+    /// that the packet went to, as IPVS does; else its own on the way back.
+    fn own_address(&self, frame: &[u8]) -> IpAddr {
+        let (src, dst) = addresses(frame);
+        let used = self.snapshot.address_use(dst);
+        if dst.is_ipv4() && (used.vip || used.local) {
+            return dst;
+        }
+        let way = self.fib.lookup(src);
+        way.and_then(|way| way.source).unwrap_or(dst)
+    }
+}
+
+/// Source and destination of an IP packet that was checked at the door.
+pub(super) fn addresses(frame: &[u8]) -> (IpAddr, IpAddr) {
+    match be16(frame, 12) {
+        eth::IPV6 => {
+            let at = |at| IpAddr::V6(Ipv6Addr::from(ipv6::be128(frame, at)));
+            (at(ipv6::SRC_AT), at(ipv6::DST_AT))
+        }
+        _ => {
+            let at = |at| IpAddr::V4(Ipv4Addr::from(be32(frame, at)));
+            (at(ipv4::SRC_AT), at(ipv4::DST_AT))
+        }
     }
 }

@@ -32,6 +32,18 @@ fn only(out: Vec<(To, Vec<u8>)>) -> (To, Vec<u8>) {
     out.into_iter().next().unwrap()
 }
 
+/// Type and code of the one ICMP error that went back to where `about` came from.
+fn told(out: &[(To, Vec<u8>)], about: &[u8]) -> Option<(u8, u8)> {
+    let (to, f) = out.first()?;
+    assert_eq!((out.len(), *to), (1, To::Port(WAN)), "{out:02x?}");
+    assert_eq!((eth::src(f), eth::dst(f)), (WAN_MAC, ROUTER_MAC));
+    assert_eq!(f[30..34], about[26..30], "to its sender");
+    assert_eq!(packet::checksum::sum(&f[14..34]), 0xffff);
+    assert_eq!(packet::checksum::sum(&f[34..]), 0xffff);
+    assert_eq!(f[42..62], about[14..34], "quoted as it came");
+    Some((f[34], f[35]))
+}
+
 #[test]
 fn a_connection_there_and_back_byte_by_byte() {
     for workers in [1, 3] {
@@ -152,10 +164,9 @@ fn weights_decide_and_weight_zero_drains() {
     assert_eq!(f[33], 11);
     let none = Arc::new(services(3, Default::default(), &[(0, 11, 0)], &[]));
     d.tell(|| Command::Snapshot(Arc::clone(&none)));
-    assert_eq!(
-        d.exchange(WAN, &to_web(addr("192.0.2.1:9000"), SYN).build()),
-        vec![]
-    );
+    let syn = to_web(addr("192.0.2.1:9000"), SYN).build();
+    let answers = d.exchange(WAN, &syn);
+    assert_eq!(told(&answers, &syn), Some((3, 3)));
     assert_eq!(d.drops(DropReason::NoServer), 1);
     d.assert_books();
 }
@@ -258,7 +269,13 @@ fn what_is_not_forwarded_is_counted_by_name() {
         let mut d = Director::new(&Shape::workers(workers));
         for (what, frame, reason) in &rows {
             let before = d.drops(*reason);
-            assert_eq!(d.exchange(WAN, frame), vec![], "{what}");
+            let expected = match (what, reason) {
+                (_, TtlExpired) => Some((11, 0)),
+                (what, NoConnection) if what.starts_with("UDP") => Some((3, 3)),
+                _ => None,
+            };
+            let answers = d.exchange(WAN, frame);
+            assert_eq!(told(&answers, frame), expected, "{what}");
             assert_eq!(d.drops(*reason), before + 1, "{what}: {reason:?}");
         }
         assert_eq!(d.totals().dropped, rows.len() as u64);
@@ -405,7 +422,7 @@ fn the_kernel_gets_what_is_its_own_and_sends_through_the_ports() {
             ..to_web(addr("10.0.0.1:999"), SYN)
         }
         .build();
-        let mut ping = to_web(addr("10.0.0.1:999"), SYN).build();
+        let mut ping = to_web(addr("10.0.0.1:2048"), SYN).build(); // type 8: echo
         ping[23] = ipv4::ICMP;
         packet::checksum::set_ipv4(&mut ping);
         let mut nd = vec![0x33, 0x33, 0, 0, 0, 1];
@@ -605,7 +622,9 @@ fn a_packet_past_the_mtu_is_dropped_by_name() {
     let fits = to_web(client, SYN).payload(&[7; 1460]).build();
     only(d.exchange(WAN, &fits));
     let too_big = to_web(client, SYN).payload(&[7; 1461]).build();
-    assert_eq!(d.exchange(WAN, &too_big), vec![]);
+    let answers = d.exchange(WAN, &too_big);
+    assert_eq!(told(&answers, &too_big), Some((3, 4)));
+    assert_eq!(be16(&answers[0].1, 40), 1500, "the link's MTU");
     assert_eq!(d.drops(DropReason::TooBig), 1);
     d.assert_books();
 }
