@@ -102,8 +102,8 @@ drop_reasons! {
     IcmpUntranslatable => "icmp_untranslatable",
     /// Same source and destination address and port (a land attack).
     Land => "land",
-    /// A fragment for a virtual or local address.
-    Fragment => "fragment",
+    /// A UDP fragment without a checksum on its way to IPv6, which wants one (RFC 7915 4.5).
+    FragmentWithoutChecksum => "fragment_without_checksum",
     /// A fragment of an impossible length or place in its datagram.
     BadFragment => "bad_fragment",
     /// A first fragment too short for the headers up to the ports.
@@ -167,13 +167,13 @@ pub struct WorkerCounters {
     pub to_kernel: Cell,
     /// Frames taken from the kernel twin's ring.
     pub from_kernel: Cell,
-    /// Frames that Weir made itself (resets).
+    /// Frames that Weir made itself: resets, ICMP errors, further parts of what it cut.
     pub generated: Cell,
     /// Frames put on another worker's ring.
     pub handoff_out: Cell,
     /// Frames taken from other workers' rings.
     pub handoff_in: Cell,
-    /// Frames waiting for a neighbour (gauge).
+    /// Frames waiting for a neighbour, or for their datagram's first fragment (gauge).
     pub parked: Cell,
     /// Frames dropped, by reason.
     pub drops: [Cell; DropReason::ALL.len()],

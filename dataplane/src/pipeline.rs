@@ -30,6 +30,7 @@ mod abort;
 mod aside;
 mod errands;
 mod family;
+mod fragments;
 mod icmp;
 mod odd;
 mod open;
@@ -40,6 +41,7 @@ mod reset;
 use abort::make_abort;
 pub(crate) use errands::Notes;
 pub(crate) use family::{Family, Side, Sides};
+pub(crate) use fragments::{DATAGRAMS, EXPIRED_A_TURN};
 use open::{Opened, Refusal};
 pub(crate) use open::{conn_gone, redirected_keys};
 pub(crate) use punt::PuntPolicers;
@@ -306,8 +308,8 @@ impl<Q: PortQueue> Worker<Q> {
             self.give_up::<K>(old.id);
         } else if let Some((flow, hit)) = self.find_translated(flow) {
             return self.conclude(lane, frame, &flow, Some(hit), Arrival::Handed, now);
-        } else if self.snapshot.address_use(flow.key.source().ip()).vip {
-            return self.answer_past_us(lane, frame, flow, now);
+        } else if let Some(answered) = self.find_answered(flow) {
+            return self.answer_past_us(lane, frame, flow, answered, now);
         }
         let opened = self.open(flow, 0, now);
         self.go_on(lane, frame, flow, opened, now);
@@ -357,18 +359,19 @@ impl<Q: PortQueue> Worker<Q> {
         id: ConnId,
         now: Tick,
     ) {
+        let dir = match DIR {
+            INBOUND => Direction::Inbound,
+            OUTBOUND => Direction::Outbound,
+        };
         let next = match self.next_hop::<K, DIR>(id) {
             Ok(next) => next,
             Err(reason) => return self.counters.dropped(reason),
         };
-        let mtu = self.mtu(next);
-        if flow.ip_len > mtu {
-            return self.too_big(lane, frame, mtu, now); // as it came, for it is to be quoted
+        if flow.ip_len > self.mtu(next) {
+            let hit = Hit { id, dir };
+            return self.pass_on::<K, DIR>(lane, frame, flow, hit, None, now);
         }
-        let (way, dir) = match DIR {
-            INBOUND => (Way::Input, Direction::Inbound),
-            OUTBOUND => (Way::Output, Direction::Outbound),
-        };
+        let way = Way::of(dir, false);
         let conn = K::side(&self.sides).conns.get(id);
         K::rewrite(frame.bytes_mut(), flow, conn, dir);
         self.account::<K, DIR>(flow, id, way, now);
@@ -510,7 +513,7 @@ impl<Q: PortQueue> Worker<Q> {
     fn park(&mut self, hop: Hop, frame: Q::Frame, now: Tick) {
         match self.parking.park(frame, hop, now) {
             Ok(first) => {
-                self.counters.parked.set(self.parking.len() as u64);
+                self.note_held();
                 if first {
                     self.tell(Event::Resolve {
                         port: hop.port,

@@ -16,16 +16,20 @@ use crate::conn::state::Standing;
 use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
+use crate::frag;
 use crate::io::{BURST, Burst, Frame, PortQueue};
 use crate::lip::LocalPorts;
 use crate::packet::ids::IpIds;
 use crate::packet::{Key, Key4, Key6, eth};
-use crate::pipeline::{Arrival, Columns, Family, Notes, Side, Sides, conn_gone, redirected_keys};
+use crate::pipeline::{
+    Arrival, Columns, DATAGRAMS, EXPIRED_A_TURN, Family, Notes, Side, Sides, conn_gone,
+    redirected_keys,
+};
 use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking};
 use crate::sched::{Loads, Memory};
 use crate::service::{Candidate, Snapshot};
 use crate::steer::{
-    Alignment, Handoff, HandoffKind, KernelEnd, Links, Steer, UselessKey, transmitter,
+    Alignment, FragmentOf, Handoff, HandoffKind, KernelEnd, Links, Steer, UselessKey, transmitter,
 };
 use crate::types::{CoreId, Mac, PortId, Tick};
 
@@ -173,6 +177,7 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) redirect_ticks: u32,
     /// Identifications for datagrams of the director's own.
     pub(crate) ids: IpIds,
+    pub(crate) fragments: frag::Store<(PortId, Q::Frame), FragmentOf>,
     /// Always there between bursts.
     pub(crate) columns: Option<Box<Columns>>,
     commands: Consumer<Command>,
@@ -234,6 +239,7 @@ impl<Q: PortQueue> Worker<Q> {
             answers: Policer::new(ANSWERS_A_SECOND, setup.now),
             redirect_ticks: 0,
             ids,
+            fragments: frag::Store::new(DATAGRAMS, frag::FRAGMENTS_HELD as u16, secret[2]),
             columns: Some(Box::default()),
             commands,
             events,
@@ -445,8 +451,10 @@ impl<Q: PortQueue> Worker<Q> {
         let counters = &self.counters;
         while self.parking.expire(now).is_some() {
             counters.dropped(DropReason::NeighbourUnresolved);
-            counters.parked.set(self.parking.len() as u64);
         }
+        let mut lost = |reason| counters.dropped(reason);
+        self.fragments.expire(now, EXPIRED_A_TURN, &mut lost);
+        self.note_held();
         looked
     }
 
@@ -545,7 +553,7 @@ impl<Q: PortQueue> Worker<Q> {
             eth::set_macs(frame.bytes_mut(), mac, src);
             self.transmit(lane, frame);
         }
-        self.counters.parked.set(self.parking.len() as u64);
+        self.note_held();
     }
 
     fn update_port(&mut self, update: PortUpdate) {
@@ -580,7 +588,12 @@ impl<Q: PortQueue> Worker<Q> {
             self.counters.dropped(DropReason::NeighbourUnresolved);
             drop(parked);
         }
-        self.counters.parked.set(0);
+        let counters = &self.counters;
+        let mut lost = |reason| counters.dropped(reason);
+        let later = now.after(Tick::seconds(3600));
+        self.fragments
+            .expire(later, usize::from(DATAGRAMS), &mut lost);
+        self.note_held();
         self.stopped = true;
     }
 }

@@ -28,6 +28,7 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         conns_evicted,
         conns_reused,
         lip_early_reuse,
+        icmp_errors,
         checksums_filled,
         idle_polls,
         busy_polls,
@@ -55,7 +56,7 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         ),
         (
             "generated",
-            "Frames that weir made itself (resets).",
+            "Frames that weir made itself: resets, ICMP errors, further parts of what it cut.",
             generated,
         ),
         (
@@ -68,7 +69,11 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "Frames taken from other workers' rings.",
             handoff_in,
         ),
-        ("parked", "Frames waiting for a neighbour now.", parked),
+        (
+            "parked",
+            "Frames waiting now: for a neighbour, or for their datagram's first fragment.",
+            parked,
+        ),
         ("conns", "Connections standing now.", conns),
         ("conns_opened", "Connections opened.", conns_opened),
         ("conns_expired", "Connections that ran out.", conns_expired),
@@ -86,6 +91,11 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "lip_early_reuse",
             "Local ports taken early from a connection in TIME_WAIT, under shortage.",
             lip_early_reuse,
+        ),
+        (
+            "icmp_errors",
+            "ICMP errors about balanced flows passed on to whom they concern.",
+            icmp_errors,
         ),
         (
             "checksums_filled",

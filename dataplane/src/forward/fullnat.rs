@@ -10,7 +10,7 @@
 //! their answers through it. No byte is added, so the MTU is the link's.
 #![forbid(unsafe_code)]
 
-use super::rewrite;
+use super::{ForwardMode, Part, rewrite};
 use crate::conn::Conn;
 use crate::conn::state::Direction;
 use crate::packet::{Flow, Key4, Key6};
@@ -35,4 +35,41 @@ pub(crate) fn rewrite6(frame: &mut [u8], flow: &Flow<Key6>, conn: &Conn<Key6>, d
         Direction::Outbound => conn.l4_diff.reversed(),
     };
     rewrite::tuple6(frame, flow, addrs, ports, l4);
+}
+
+/// As [`rewrite4`], a part of a datagram: only the first has ports. With FULL-NAT it gets the
+/// datagram's new identification.
+pub(crate) fn rewrite_part4(
+    frame: &mut [u8],
+    flow: &Flow<Key4>,
+    conn: &Conn<Key4>,
+    dir: Direction,
+    part: &Part,
+) {
+    if part.offset == 0 {
+        rewrite4(frame, flow, conn, dir);
+    } else {
+        rewrite::addrs4(frame, flow.ttl, conn.leaves_as(dir).0);
+    }
+    if conn.mode() == ForwardMode::fullnat {
+        rewrite::identify4(frame, part.id as u16);
+    }
+}
+
+/// As [`rewrite_part4`], of IPv6.
+pub(crate) fn rewrite_part6(
+    frame: &mut [u8],
+    flow: &Flow<Key6>,
+    conn: &Conn<Key6>,
+    dir: Direction,
+    part: &Part,
+) {
+    if part.offset == 0 {
+        rewrite6(frame, flow, conn, dir);
+    } else {
+        rewrite::addrs6(frame, flow.ttl, conn.leaves_as(dir).0);
+    }
+    if conn.mode() == ForwardMode::fullnat {
+        rewrite::identify6(frame, part);
+    }
 }

@@ -1,11 +1,38 @@
 //! Forwarding methods: one file per mode over one shared `rewrite`.
 #![forbid(unsafe_code)]
 
+use crate::packet::ipv4;
+
 pub(crate) mod dr;
 pub(crate) mod fullnat;
 mod rewrite;
 pub mod tun;
 pub(crate) mod xlat;
+
+/// Where a fragment belongs in its datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Where its data begins, bytes.
+    pub(crate) offset: u16,
+    /// Others follow behind it.
+    pub(crate) more: bool,
+    /// A new identification for the datagram, the same for all its parts.
+    pub(crate) id: u32,
+    /// Offset of an IPv6 fragment header from the frame's start.
+    pub(crate) header_at: u16,
+}
+
+impl Part {
+    /// The flags and offset of an IPv4 header.
+    fn word4(self) -> u16 {
+        self.offset >> 3 | if self.more { ipv4::MF } else { 0 }
+    }
+
+    /// The same of an IPv6 fragment header.
+    fn word6(self) -> u16 {
+        self.offset | u16::from(self.more)
+    }
+}
 
 macro_rules! modes {
     ($($(#[doc = $doc:literal])+ $mode:ident,)+) => {

@@ -2,8 +2,11 @@
 //! IPv6 apart because every offset differs.
 #![forbid(unsafe_code)]
 
+use super::Part;
 use crate::packet::checksum::{Diff, TTL_DOWN};
-use crate::packet::{Flow, Key, Key4, Key6, be16, eth, ipv4, ipv6, put16, sctp, tcp, udp};
+use crate::packet::{
+    Flow, Key, Key4, Key6, be16, checksum, eth, ipv4, ipv6, put16, put32, sctp, tcp, udp,
+};
 use crate::types::Proto;
 
 /// Gives an IPv4 packet a new five-tuple. `addrs` and `ports` are packed as in [`Key4`]; `l3`
@@ -34,17 +37,46 @@ pub(super) fn tuple4(
 /// stays the client's.
 #[inline]
 pub(super) fn tuple6(frame: &mut [u8], flow: &Flow<Key6>, addrs: [u64; 4], ports: u32, l4: Diff) {
+    addrs6(frame, flow.ttl, addrs);
+    self::ports(frame, flow, ports, l4);
+}
+
+/// New addresses for an IPv4 packet, its header checksum worked out anew, and one hop less.
+pub(super) fn addrs4(frame: &mut [u8], ttl: u8, addrs: u64) {
+    if let Some(headers) = frame.first_chunk_mut::<{ ipv4::END }>() {
+        headers[ipv4::TTL_AT] = ttl.wrapping_sub(1);
+        headers[ipv4::SRC_AT..].copy_from_slice(&addrs.to_be_bytes());
+        checksum::set_ipv4(frame);
+    }
+}
+
+/// New addresses for an IPv6 packet, and one hop less.
+#[inline]
+pub(super) fn addrs6(frame: &mut [u8], hop_limit: u8, addrs: [u64; 4]) {
     let Some(headers) = frame.first_chunk_mut::<{ ipv6::END }>() else {
         return;
     };
-    headers[ipv6::HOP_LIMIT_AT] = flow.ttl.wrapping_sub(1);
-    for (word, place) in addrs
-        .iter()
-        .zip(headers[ipv6::SRC_AT..].chunks_exact_mut(8))
-    {
+    headers[ipv6::HOP_LIMIT_AT] = hop_limit.wrapping_sub(1);
+    let places = headers[ipv6::SRC_AT..].chunks_exact_mut(8);
+    for (word, place) in addrs.iter().zip(places) {
         place.copy_from_slice(&word.to_be_bytes());
     }
-    self::ports(frame, flow, ports, l4);
+}
+
+/// A new identification for an IPv4 packet.
+pub(super) fn identify4(frame: &mut [u8], id: u16) {
+    if frame.len() >= ipv4::END {
+        put16(frame, eth::HEADER_LEN + 4, id);
+        checksum::set_ipv4(frame);
+    }
+}
+
+/// A new identification for an IPv6 fragment.
+pub(super) fn identify6(frame: &mut [u8], part: &Part) {
+    let at = usize::from(part.header_at) + 4;
+    if at > ipv6::LEN && at + 4 <= frame.len() {
+        put32(frame, at, part.id);
+    }
 }
 
 /// New ports and the checksum that goes with them and with the addresses.

@@ -7,7 +7,7 @@
 //! bytes towards IPv6.
 #![forbid(unsafe_code)]
 
-use super::rewrite;
+use super::{Part, rewrite};
 use crate::conn::Conn;
 use crate::conn::state::Direction;
 use crate::counters::DropReason;
@@ -20,12 +20,9 @@ use crate::types::Proto;
 const MAY_BE_FRAGMENTED: usize = 1260;
 
 /// Bytes by which the packet in `frame` grows (IPv4 to IPv6) or shrinks.
-pub(crate) fn grows<K: Key>(frame: &[u8], flow: &Flow<K>) -> i32 {
-    let headers = match eth::ethertype(frame) {
-        Ok(eth::IPV6) => ipv4::END,
-        _ => ipv6::END,
-    };
-    headers as i32 - i32::from(flow.l4)
+pub(crate) fn grows<K: Key>(frame: &[u8], flow: &Flow<K>, part: Option<&Part>) -> i32 {
+    let becomes_v6 = eth::ethertype(frame) != Ok(eth::IPV6);
+    headers_end(becomes_v6, part) as i32 - i32::from(flow.l4)
 }
 
 /// Rewrites a packet of `conn` that goes in direction `dir`, whichever family it is of. `id`
@@ -38,6 +35,7 @@ pub(crate) fn rewrite<F: Frame>(
     flow: &Flow<Key6>,
     conn: &Conn<Key6>,
     dir: Direction,
+    part: Option<&Part>,
     id: u16,
 ) -> Result<(), DropReason> {
     let (addrs, ports) = conn.leaves_as(dir);
@@ -47,27 +45,38 @@ pub(crate) fn rewrite<F: Frame>(
     };
     let leaves = Key6::of(addrs, ports, flow.key.proto());
     match leaves.unmapped() {
-        Some(leaves) => to_ipv4(frame, flow, leaves, id)?,
-        None => to_ipv6(frame, flow, leaves)?,
+        Some(leaves) => to_ipv4(frame, flow, leaves, part, id)?,
+        None => to_ipv6(frame, flow, leaves, part)?,
     }
-    let headers = match be16(frame.bytes(), 12) {
-        eth::IPV6 => ipv6::END,
-        _ => ipv4::END,
-    };
+    if part.is_some_and(|part| part.offset > 0) {
+        return Ok(()); // no ports in it
+    }
+    let headers = headers_end(be16(frame.bytes(), 12) == eth::IPV6, part);
     let moved = Flow {
         l4: headers as u16,
         ip_len: (frame.bytes().len() - eth::HEADER_LEN) as u16,
         ..*flow
     };
+    no_empty_checksum(frame.bytes(), &moved, part)?;
     rewrite::ports(frame.bytes_mut(), &moved, ports, l4);
-    no_empty_checksum(frame.bytes_mut(), &moved);
+    fill_checksum(frame.bytes_mut(), &moved);
     Ok(())
+}
+
+/// Where the headers of a translated packet end, from the frame's start.
+fn headers_end(v6: bool, part: Option<&Part>) -> usize {
+    match (v6, part) {
+        (false, _) => ipv4::END,
+        (true, None) => ipv6::END,
+        (true, Some(_)) => ipv6::END + ipv6::FRAGMENT_LEN,
+    }
 }
 
 fn to_ipv4<F: Frame>(
     frame: &mut F,
     flow: &Flow<Key6>,
     leaves: Key4,
+    part: Option<&Part>,
     id: u16,
 ) -> Result<(), DropReason> {
     let class = frame.bytes().get(eth::HEADER_LEN..ipv6::END);
@@ -81,9 +90,10 @@ fn to_ipv4<F: Frame>(
     headers[eth::HEADER_LEN] = 0x45;
     headers[eth::HEADER_LEN + 1] = class as u8;
     put16(headers, eth::HEADER_LEN + 2, total as u16);
-    let (id, fragment) = match total <= MAY_BE_FRAGMENTED {
-        true => (id, 0),
-        false => (0, 0x4000), // don't fragment
+    let (id, fragment) = match part {
+        Some(part) => (part.id as u16, part.word4()),
+        None if total <= MAY_BE_FRAGMENTED => (id, 0),
+        None => (0, ipv4::DF),
     };
     put16(headers, eth::HEADER_LEN + 4, id);
     put16(headers, eth::HEADER_LEN + 6, fragment);
@@ -94,17 +104,34 @@ fn to_ipv4<F: Frame>(
     Ok(())
 }
 
-fn to_ipv6<F: Frame>(frame: &mut F, flow: &Flow<Key6>, leaves: Key6) -> Result<(), DropReason> {
+fn to_ipv6<F: Frame>(
+    frame: &mut F,
+    flow: &Flow<Key6>,
+    leaves: Key6,
+    part: Option<&Part>,
+) -> Result<(), DropReason> {
     let tos = frame.bytes().get(eth::HEADER_LEN + 1).copied();
     let tos = tos.ok_or(DropReason::BadIpHeader)?;
     let payload = usize::from(flow.ip_len) + eth::HEADER_LEN - usize::from(flow.l4);
-    move_header(frame, flow, ipv6::END, eth::IPV6)?;
+    move_header(frame, flow, headers_end(true, part), eth::IPV6)?;
+    let (proto, payload) = match part {
+        None => (flow.key.proto() as u8, payload),
+        Some(part) => {
+            let header = frame.bytes_mut().get_mut(ipv6::END..).unwrap_or_default();
+            if let Some(header) = header.first_chunk_mut::<{ ipv6::FRAGMENT_LEN }>() {
+                header[..2].copy_from_slice(&[flow.key.proto() as u8, 0]);
+                put16(header, 2, part.word6());
+                put32(header, 4, part.id);
+            }
+            (ipv6::extension::FRAGMENT, payload + ipv6::FRAGMENT_LEN)
+        }
+    };
     let Some(headers) = frame.bytes_mut().first_chunk_mut::<{ ipv6::END }>() else {
         return Err(DropReason::TooBig);
     };
     put32(headers, eth::HEADER_LEN, 6 << 28 | u32::from(tos) << 20);
     put16(headers, ipv6::PAYLOAD_LEN_AT, payload as u16);
-    headers[ipv6::NEXT_AT] = flow.key.proto() as u8;
+    headers[ipv6::NEXT_AT] = proto;
     headers[ipv6::HOP_LIMIT_AT] = flow.ttl.wrapping_sub(1);
     for (word, place) in leaves
         .addrs
@@ -137,14 +164,29 @@ fn move_header<F: Frame>(
     Ok(())
 }
 
-/// UDP over IPv6 wants a checksum (RFC 8200 8.1): one that IPv4 did without is worked out.
-fn no_empty_checksum(frame: &mut [u8], flow: &Flow<Key6>) {
-    let l4 = usize::from(flow.l4);
-    if flow.key.proto() == Proto::Udp
-        && be16(frame, 12) == eth::IPV6
-        && be16(frame, l4 + udp::CHECKSUM_AT) == 0
-    {
+/// UDP over IPv6 wants a checksum (RFC 8200 8.1). What IPv4 did without in fragments cannot be
+/// worked out here (RFC 7915 4.5).
+fn no_empty_checksum(
+    frame: &[u8],
+    flow: &Flow<Key6>,
+    part: Option<&Part>,
+) -> Result<(), DropReason> {
+    match part.is_some() && lacks_checksum(frame, flow) {
+        true => Err(DropReason::FragmentWithoutChecksum),
+        false => Ok(()),
+    }
+}
+
+/// Works out the checksum that IPv4 did without.
+fn fill_checksum(frame: &mut [u8], flow: &Flow<Key6>) {
+    if lacks_checksum(frame, flow) {
+        let l4 = usize::from(flow.l4);
         let sum = checksum::l4(frame, Proto::Udp, l4, frame.len());
         put16(frame, l4 + udp::CHECKSUM_AT, sum);
     }
+}
+
+fn lacks_checksum(frame: &[u8], flow: &Flow<Key6>) -> bool {
+    let at = usize::from(flow.l4) + udp::CHECKSUM_AT;
+    flow.key.proto() == Proto::Udp && be16(frame, 12) == eth::IPV6 && be16(frame, at) == 0
 }

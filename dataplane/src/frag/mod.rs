@@ -21,6 +21,9 @@ mod tests;
 
 pub use store::{Arrived, Store};
 
+/// Frames of one worker that wait for a first fragment, at most.
+pub const FRAGMENTS_HELD: usize = 256;
+
 /// Which datagram a fragment is of: RFC 791 3.2, RFC 8200 4.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FragKey {

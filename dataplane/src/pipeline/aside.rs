@@ -12,10 +12,10 @@ use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, Way};
 use crate::counters::DropReason;
 use crate::forward::tun::{self, Ends, Tunnel};
-use crate::forward::{ForwardMode, dr, xlat};
+use crate::forward::{ForwardMode, Part, dr, xlat};
 use crate::io::{Frame, PortQueue};
-use crate::packet::{Flow, Key6};
-use crate::types::{ServerId, Tick};
+use crate::packet::{Flow, Key6, be16, eth, fragment, ipv4};
+use crate::types::{CoreId, ServerId, Tick};
 use crate::worker::Worker;
 
 impl<Q: PortQueue> Worker<Q> {
@@ -37,27 +37,25 @@ impl<Q: PortQueue> Worker<Q> {
         if conn.is_let_go() {
             return self.refuse(lane, frame, flow, now); // the server has not noticed the end
         }
-        let mode = conn.mode();
-        if mode == ForwardMode::local && hit.dir == Direction::Inbound {
-            self.account::<K, INBOUND>(flow, hit.id, Way::InputOnly, now);
-            return self.punt(lane, frame, Punt::Unicast, now); // delivered here: no hop less
-        }
-        if flow.ttl <= 1 {
+        let stays = conn.mode() == ForwardMode::local && hit.dir == Direction::Inbound;
+        if flow.ttl <= 1 && !stays {
             return self.ttl_expired(lane, frame, now);
         }
         match hit.dir {
-            Direction::Inbound => self.aside_to::<K, INBOUND>(lane, frame, flow, hit, now),
-            Direction::Outbound => self.aside_to::<K, OUTBOUND>(lane, frame, flow, hit, now),
+            Direction::Inbound => self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now),
+            Direction::Outbound => self.pass_on::<K, OUTBOUND>(lane, frame, flow, hit, None, now),
         }
     }
 
-    #[inline]
-    fn aside_to<K: Family, const DIR: bool>(
+    /// Passes a packet on that is not simply rewritten: wrapped, translated, as it is, a part of
+    /// a datagram, or to be cut into parts.
+    pub(super) fn pass_on<K: Family, const DIR: bool>(
         &mut self,
         lane: usize,
         mut frame: Q::Frame,
         flow: &Flow<K>,
         hit: Hit,
+        part: Option<Part>,
         now: Tick,
     ) {
         let next = match self.next_hop::<K, DIR>(hit.id) {
@@ -65,8 +63,12 @@ impl<Q: PortQueue> Worker<Q> {
             Err(reason) => return self.counters.dropped(reason),
         };
         let conn = K::side_mut(&mut self.sides).conns.get_mut(hit.id);
-        let (flags, server) = (conn.flags(), conn.server_id());
-        let wrapped = DIR == INBOUND && conn.mode() == ForwardMode::tun;
+        let (flags, server, mode) = (conn.flags(), conn.server_id(), conn.mode());
+        let wrapped = DIR == INBOUND && mode == ForwardMode::tun;
+        if DIR == INBOUND && mode == ForwardMode::local {
+            self.account::<K, DIR>(flow, hit.id, Way::InputOnly, now);
+            return self.punt(lane, frame, Punt::Unicast, now); // delivered here: no hop less
+        }
         if DIR == OUTBOUND {
             conn.answered();
         }
@@ -77,12 +79,14 @@ impl<Q: PortQueue> Worker<Q> {
         let grows = match tunnel {
             Some((tunnel, to)) => i32::from(tunnel.overhead(to)),
             None if wrapped => return self.counters.dropped(DropReason::NoServer),
-            None if flags.has(Flags::TRANSLATED) => xlat::grows(frame.bytes(), flow),
+            None if flags.has(Flags::TRANSLATED) => xlat::grows(frame.bytes(), flow, part.as_ref()),
             None => 0,
         };
         // What fits, in the packet's own terms.
-        let mtu = i32::from(self.mtu(next)) - grows;
-        if i32::from(flow.ip_len) > mtu {
+        let link = self.mtu(next);
+        let mtu = i32::from(link) - grows;
+        let is_too_big = i32::from(flow.ip_len) > mtu;
+        if is_too_big && !may_be_cut(frame.bytes()) {
             return self.too_big(lane, frame, mtu.clamp(0, 0xffff) as u16, now);
         }
         let done = if let Some((tunnel, to)) = tunnel {
@@ -90,9 +94,15 @@ impl<Q: PortQueue> Worker<Q> {
         } else if flags.has(Flags::TRANSLATED) {
             let flow = flow.with_key(flow.key.widened());
             let conn = self.sides.v6.conns.get(hit.id);
-            xlat::rewrite(&mut frame, &flow, conn, hit.dir, self.ids.next16())
+            let id = self.ids.next16();
+            xlat::rewrite(&mut frame, &flow, conn, hit.dir, part.as_ref(), id)
         } else {
-            dr::pass(frame.bytes_mut(), flow.ttl);
+            let conn = K::side(&self.sides).conns.get(hit.id);
+            match part {
+                _ if mode.is_one_way() => dr::pass(frame.bytes_mut(), flow.ttl),
+                Some(part) => K::rewrite_part(frame.bytes_mut(), flow, conn, hit.dir, &part),
+                None => K::rewrite(frame.bytes_mut(), flow, conn, hit.dir),
+            }
             Ok(())
         };
         if let Err(reason) = done {
@@ -100,7 +110,18 @@ impl<Q: PortQueue> Worker<Q> {
         }
         let way = Way::of(hit.dir, flags.has(Flags::ONE_WAY));
         self.account::<K, DIR>(flow, hit.id, way, now);
-        self.emit(next, frame, now);
+        if !is_too_big {
+            return self.emit(next, frame, now);
+        }
+        match fragment::cut(frame, link, &mut self.ids) {
+            Ok(pieces) => {
+                self.counters.generated.add(pieces.len() as u64 - 1);
+                for piece in pieces {
+                    self.emit(next, piece, now);
+                }
+            }
+            Err(reason) => self.counters.dropped(reason),
+        }
     }
 
     /// Puts a packet into a tunnel to `server`, which is at `to`.
@@ -140,17 +161,32 @@ impl<Q: PortQueue> Worker<Q> {
         Some((flow.with_key(key), hit))
     }
 
-    /// A packet from a virtual address: the answer of a DR or TUN server that is routed through
-    /// the director. It has the client's key, reversed; what has none is the kernel's.
+    /// For a packet from a virtual address, which may be the answer of a DR or TUN server that is
+    /// routed through the director: who owns its connection, and that connection if we do. It
+    /// has the client's key, reversed.
+    pub(super) fn find_answered<K: Family>(&self, flow: &Flow<K>) -> Option<(CoreId, Option<Hit>)> {
+        if !self.snapshot.address_use(flow.key.source().ip()).vip {
+            return None;
+        }
+        let key = flow.key.reversed();
+        let owner = self.steer.owner(&key);
+        let conns = &K::side(&self.sides).conns;
+        let hit = conns.lookup(conns.hash(&key), &key);
+        let hit =
+            hit.filter(|h| h.dir == Direction::Inbound && conns.get(h.id).mode().is_one_way());
+        let dir = Direction::Outbound;
+        Some((owner, hit.map(|Hit { id, .. }| Hit { id, dir })))
+    }
+
+    /// A packet from a virtual address. What is no such answer is the kernel's.
     pub(super) fn answer_past_us<K: Family>(
         &mut self,
         lane: usize,
         frame: Q::Frame,
         flow: &Flow<K>,
+        (owner, hit): (CoreId, Option<Hit>),
         now: Tick,
     ) {
-        let key = flow.key.reversed();
-        let owner = self.steer.owner(&key);
         let used = self.snapshot.address_use(flow.key.destination().ip());
         if used.vip || used.local {
             return self.counters.dropped(DropReason::Land);
@@ -159,16 +195,15 @@ impl<Q: PortQueue> Worker<Q> {
             // Whoever handed it over knew its own key's owner only.
             return self.away(owner, lane, frame);
         }
-        let conns = &K::side(&self.sides).conns;
-        match conns.lookup(conns.hash(&key), &key) {
-            Some(Hit {
-                id,
-                dir: Direction::Inbound,
-            }) if conns.get(id).mode().is_one_way() => {
-                let dir = Direction::Outbound;
-                self.aside(lane, frame, flow, Hit { id, dir }, now);
-            }
-            _ => self.punt(lane, frame, Punt::Unicast, now),
+        match hit {
+            Some(hit) => self.aside(lane, frame, flow, hit, now),
+            None => self.punt(lane, frame, Punt::Unicast, now),
         }
     }
+}
+
+/// Whether a packet may be cut into fragments on its way: IPv4 without DF. What is inside a
+/// tunnel over IPv6 as well: the director is that tunnel's source (RFC 8200 5).
+fn may_be_cut(frame: &[u8]) -> bool {
+    eth::ethertype(frame) == Ok(eth::IPV4) && be16(frame, eth::HEADER_LEN + 6) & ipv4::DF == 0
 }

@@ -25,7 +25,7 @@ use crate::counters::DropReason;
 use crate::forward::ForwardMode;
 use crate::io::{BURST, Frame, PortQueue};
 use crate::packet::{self, Flow, Key4, Key6, Parsed};
-use crate::steer::{Errand, Keys, Message};
+use crate::steer::{Errand, FragmentOf, Keys, Message};
 use crate::types::{CoreId, PortId, ServerId, Tick};
 use crate::worker::Worker;
 
@@ -100,6 +100,11 @@ impl<Q: PortQueue> Worker<Q> {
                 if let Some((port, frame)) = frame {
                     let lane = usize::from(port.0);
                     self.told(lane, frame, keys, server, (tries, granted), now);
+                }
+            }
+            Message::Fragment(of) => {
+                if let Some((port, frame)) = frame {
+                    self.fragment_of(usize::from(port.0), frame, of, now);
                 }
             }
             Message::Keep(keys) => {
@@ -180,7 +185,45 @@ impl<Q: PortQueue> Worker<Q> {
         match packet::parse(frame.bytes(), true) {
             Ok(Parsed::Flow(flow)) => self.told_in(lane, frame, &flow, keys, server, told, now),
             Ok(Parsed::Flow6(flow)) => self.told_in(lane, frame, &flow, keys, server, told, now),
-            _ => self.counters.dropped(DropReason::NoConnection),
+            // A fragment other than the first asked: the first one's connection will do.
+            _ => match keys.inbound.unmapped() {
+                Some(inbound) => self.told_part(lane, frame, inbound, keys, (server, told), now),
+                None => self.told_part(lane, frame, keys.inbound, keys, (server, told), now),
+            },
+        }
+    }
+
+    fn told_part<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        inbound: K,
+        keys: Keys,
+        (server, (_, granted)): (ServerId, (u8, bool)),
+        now: Tick,
+    ) {
+        let conns = &K::side(&self.sides).conns;
+        let known = conns.lookup(conns.hash(&inbound), &inbound);
+        if let (None, true, Some(outbound)) = (known, granted, K::narrowed(&keys.outbound)) {
+            let chosen = self.snapshot.server(server).copied();
+            let chosen = chosen.filter(|s| s.forward == ForwardMode::nat);
+            let opened = chosen.map(|s| self.open_granted(inbound, outbound, &s, now));
+            if !matches!(opened, Some(Ok(_))) {
+                self.release(keys);
+            }
+        } else if let (Some(hit), true) = (known, granted) {
+            let stands = conns.get(hit.id).key(Direction::Outbound).widened();
+            if stands != keys.outbound {
+                self.release(keys);
+            }
+        }
+        let conns = &K::side(&self.sides).conns;
+        match conns.lookup(conns.hash(&inbound), &inbound) {
+            Some(_) => {
+                let (key, says, id) = (keys.inbound, 0, self.ids.next32());
+                self.fragment_of(lane, frame, FragmentOf::Flow { key, says, id }, now);
+            }
+            None => self.counters.dropped(DropReason::ReplyKeyTaken),
         }
     }
 

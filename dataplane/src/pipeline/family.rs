@@ -3,7 +3,7 @@
 
 use crate::conn::state::Direction;
 use crate::conn::{Conn, ConnTable};
-use crate::forward::fullnat;
+use crate::forward::{Part, fullnat};
 use crate::lip::LocalPorts;
 use crate::packet::{Flow, Key, Key4, Key6};
 
@@ -40,6 +40,14 @@ pub(crate) trait Family: Key {
     fn side_mut(sides: &mut Sides) -> &mut Side<Self>;
     /// New addresses and ports for a packet of `conn` that goes in direction `dir`.
     fn rewrite(frame: &mut [u8], flow: &Flow<Self>, conn: &Conn<Self>, dir: Direction);
+    /// The same for a part of a datagram.
+    fn rewrite_part(
+        frame: &mut [u8],
+        flow: &Flow<Self>,
+        conn: &Conn<Self>,
+        dir: Direction,
+        part: &Part,
+    );
     /// The key among the IPv6 ones.
     fn widened(&self) -> Key6;
     /// The key of this family that `key` stands for.
@@ -60,6 +68,16 @@ impl Family for Key4 {
     #[inline]
     fn rewrite(frame: &mut [u8], flow: &Flow<Key4>, conn: &Conn<Key4>, dir: Direction) {
         fullnat::rewrite4(frame, flow, conn, dir);
+    }
+
+    fn rewrite_part(
+        frame: &mut [u8],
+        flow: &Flow<Key4>,
+        conn: &Conn<Key4>,
+        dir: Direction,
+        part: &Part,
+    ) {
+        fullnat::rewrite_part4(frame, flow, conn, dir, part);
     }
 
     fn widened(&self) -> Key6 {
@@ -85,6 +103,16 @@ impl Family for Key6 {
     #[inline]
     fn rewrite(frame: &mut [u8], flow: &Flow<Key6>, conn: &Conn<Key6>, dir: Direction) {
         fullnat::rewrite6(frame, flow, conn, dir);
+    }
+
+    fn rewrite_part(
+        frame: &mut [u8],
+        flow: &Flow<Key6>,
+        conn: &Conn<Key6>,
+        dir: Direction,
+        part: &Part,
+    ) {
+        fullnat::rewrite_part6(frame, flow, conn, dir, part);
     }
 
     fn widened(&self) -> Key6 {

@@ -78,7 +78,7 @@ impl<Q: PortQueue> Worker<Q> {
     ) {
         let inside = tun::inside(frame.bytes(), quote);
         // A tunnel's packet quotes the client's as it came; all others were sent by us.
-        let tunnelled = inside.as_ref().and_then(|inner| key_of(inner));
+        let tunnelled = inside.as_ref().and_then(key_of);
         let answered = key_of(quote).map(|key| key.reversed());
         for key in [answered, tunnelled].into_iter().flatten() {
             if arrival == Arrival::Wire {
@@ -260,7 +260,7 @@ fn key_of(quote: &Quote) -> Option<Key6> {
 }
 
 /// The TTL or hop limit of a packet that was checked at the door.
-fn hops(frame: &[u8]) -> u8 {
+pub(super) fn hops(frame: &[u8]) -> u8 {
     match be16(frame, 12) {
         eth::IPV6 => frame[ipv6::HOP_LIMIT_AT],
         _ => frame[ipv4::TTL_AT],

@@ -5,7 +5,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Arrival;
-use super::punt::punt_class;
 use crate::counters::DropReason;
 use crate::io::{Frame, PortQueue};
 use crate::packet::icmp::{Problem, build_error};
@@ -25,19 +24,10 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         match kind {
-            Kind::Fragment4 | Kind::Fragment6 => self.fragment(lane, frame, now),
-            _ => self.icmp(lane, frame, arrival, now),
-        }
-    }
-
-    fn fragment(&mut self, lane: usize, frame: Q::Frame, now: Tick) {
-        let used = self.snapshot.address_use(addresses(frame.bytes()).1);
-        match used.vip || used.local {
-            true => self.counters.dropped(DropReason::Fragment),
-            false => {
-                let class = punt_class(frame.bytes());
-                self.punt(lane, frame, class, now);
+            Kind::Fragment4 | Kind::Fragment6 => {
+                self.fragment(lane, frame, kind, arrival, now);
             }
+            _ => self.icmp(lane, frame, arrival, now),
         }
     }
 
@@ -53,13 +43,7 @@ impl<Q: PortQueue> Worker<Q> {
     /// RFC 8201).
     #[cold]
     pub(super) fn too_big(&mut self, lane: usize, frame: Q::Frame, mtu: u16, now: Tick) {
-        let bytes = frame.bytes();
-        let may_be_cut =
-            be16(bytes, 12) == eth::IPV4 && be16(bytes, eth::HEADER_LEN + 6) & ipv4::DF == 0;
-        if may_be_cut {
-            return self.counters.dropped(DropReason::TooBig);
-        }
-        let from = self.own_address(bytes);
+        let from = self.own_address(frame.bytes());
         let what = (Problem::TooBig { mtu }, DropReason::TooBig);
         self.tell_sender(lane, frame, what, from, now);
     }

@@ -17,8 +17,8 @@ mod toeplitz;
 
 pub use classes::{FIRST_PORT, UselessKey};
 pub use rings::{
-    Errand, Handoff, HandoffKind, KernelEnd, KernelFrame, Keys, Links, Message, errand_room,
-    kernel_rings, mesh, transmitter,
+    Errand, FragmentOf, Handoff, HandoffKind, KernelEnd, KernelFrame, Keys, Links, Message,
+    errand_room, kernel_rings, mesh, transmitter,
 };
 pub use toeplitz::{KEY_LEN, MICROSOFT_KEY, Toeplitz};
 

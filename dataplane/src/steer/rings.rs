@@ -39,7 +39,24 @@ pub struct Keys {
     pub outbound: Key6,
 }
 
-/// What workers say to each other about a connection whose two keys have two owners.
+/// What a datagram's first fragment says of all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FragmentOf {
+    /// The kernel's: no protocol that is balanced.
+    Kernel,
+    /// Of a flow, perhaps of a balanced one.
+    Flow {
+        /// Its five-tuple; IPv4-mapped for IPv4.
+        key: Key6,
+        /// What the first fragment says to the state table.
+        says: u8,
+        /// The datagram's identification where it gets a new one.
+        id: u32,
+    },
+}
+
+/// What workers say to each other: about a connection whose two keys have two owners, and with
+/// packets that do not say themselves which flow they are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
     /// From the opener to the owner of the answers' key, with the first packet: may they be ours?
@@ -62,6 +79,8 @@ pub enum Message {
         /// Whether answers will be passed on; if not, another connection has that key.
         granted: bool,
     },
+    /// A fragment of a datagram of this flow of yours.
+    Fragment(FragmentOf),
     /// The connection stands: go on passing its answers on.
     Keep(Keys),
     /// The connection is gone.

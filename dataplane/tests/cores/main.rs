@@ -13,7 +13,7 @@ use std::sync::Arc;
 use common::*;
 use weir_dataplane::command::{Command, Event};
 use weir_dataplane::counters::DropReason;
-use weir_dataplane::packet::build::checksums_right;
+use weir_dataplane::packet::build::{Packet, checksums_right};
 use weir_dataplane::packet::tcp::flags::{ACK, FIN, PSH, SYN};
 use weir_dataplane::packet::{self, Parsed};
 use weir_dataplane::steer::Alignment;
@@ -290,16 +290,20 @@ fn a_million_bad_packets() {
         max_connections: 500,
         ..Shape::workers(2)
     });
+    let at = |s: &str| s.parse::<std::net::SocketAddr>().unwrap();
     let good = [
         to_web(addr("192.0.2.7:40000"), SYN)
             .payload(&[7; 40])
             .build(),
         to_dns(addr("192.0.2.8:5353")).payload(&[8; 40]).build(),
+        Packet::tcp(at("[2001:db8::7]:4000"), at("[2001:db8::64]:80"), SYN)
+            .macs(ROUTER_MAC, WAN_MAC)
+            .build(),
     ];
     let mut sent = 0u64;
     while sent < 1_050_000 {
         for _ in 0..64 {
-            let mut f = good[rng.below(2)].clone();
+            let mut f = good[rng.below(3)].clone();
             match rng.below(8) {
                 0 => f = (0..rng.below(100)).map(|_| rng.next() as u8).collect(),
                 1 => f.truncate(rng.below(f.len() + 1)),
@@ -341,7 +345,9 @@ fn a_million_bad_packets() {
         BadTcpHeader,
         BadUdpHeader,
         BadSource,
-        Fragment,
+        BadFragment,
+        BadIp6Header,
+        BadIp6Extension,
         TtlExpired,
         NoConnection,
     ] {

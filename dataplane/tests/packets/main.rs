@@ -194,9 +194,9 @@ fn what_is_not_forwarded_is_counted_by_name() {
             BadIpHeader,
         ),
         (
-            "a fragment to a VIP",
+            "a fragment that ends in the middle of 8 bytes",
             fragment(to_web(c, SYN).build()),
-            Fragment,
+            BadFragment,
         ),
         (
             "TTL 1",

@@ -24,7 +24,7 @@ pub struct PoolDemand {
     pub in_hand: u32,
     /// Frames on rings between workers and to and from the twin thread.
     pub rings: u32,
-    /// Frames parked for a neighbour, over all workers.
+    /// Frames parked for a neighbour or a first fragment, over all workers.
     pub parked: u32,
 }
 
