@@ -73,7 +73,7 @@ impl<Q: PortQueue> Worker<Q> {
             conn.answered();
         }
         let tunnel = match self.snapshot.server(server) {
-            Some(record) if wrapped => record.tunnel.map(|t| (t, record.address.ip())),
+            Some(record) if wrapped => record.tunnelled().map(|t| (t, record.address.ip())),
             _ => None,
         };
         let grows = match tunnel {

@@ -195,7 +195,7 @@ impl<Q: PortQueue> Worker<Q> {
     fn tunnel_of<K: Family>(&self, conn: &Conn<K>, quote: &Quote) -> Option<u16> {
         let server = self.snapshot.server(conn.server_id())?;
         let to = server.address.ip();
-        let tunnel = server.tunnel.filter(|_| to == quote.dst)?;
+        let tunnel = server.tunnelled().filter(|_| to == quote.dst)?;
         Some(tunnel.overhead(to))
     }
 
@@ -206,7 +206,7 @@ impl<Q: PortQueue> Worker<Q> {
             false => self.sides.v4.conns.get(about.hit.id).server_id(),
         };
         let record = self.snapshot.server(server).copied();
-        let tunnel = record.and_then(|r| r.tunnel.map(|t| (t, r.address.ip())));
+        let tunnel = record.and_then(|r| r.tunnelled().map(|t| (t, r.address.ip())));
         let done = match tunnel {
             Some((tunnel, to)) => {
                 let flow = Flow { ttl, ..Flow::NONE };

@@ -139,6 +139,17 @@ pub struct Server {
     pub tunnel: Option<Tunnel>,
 }
 
+impl Server {
+    /// What packets travel in to a server that is reached by TUN; IP in IP unless something else
+    /// was said, as in ipvsadm.
+    #[inline]
+    #[must_use]
+    pub fn tunnelled(&self) -> Option<Tunnel> {
+        let tunnel = self.tunnel.unwrap_or(Tunnel::Ipip);
+        (self.forward == ForwardMode::tun).then_some(tunnel)
+    }
+}
+
 /// Why an address is Weir's: nothing for it is passed to the kernel as TCP or UDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AddressUse {

@@ -107,6 +107,13 @@ pub(crate) struct Lab {
     generation: u64,
 }
 
+/// Whether a frame is a message about another one.
+fn is_icmp(frame: &[u8]) -> bool {
+    use weir_dataplane::packet::{Kind, Parsed, parse};
+    let found = parse(frame, false);
+    matches!(found, Ok(Parsed::Other(Kind::Icmp4 | Kind::Icmp6)))
+}
+
 /// One row's connection, as its two ends know it.
 pub(crate) struct Talk {
     client: SocketAddr,
@@ -208,6 +215,7 @@ impl Lab {
                     .unwrap();
                 Out::Server(u64::from(talk.server) - 10)
             }
+            To::Port(_) if is_icmp(bytes) => Out::Refused,
             To::Port(WAN) => {
                 let (_, src, dst) = ends(bytes);
                 assert_eq!((src, dst), (self.vip(), talk.client));
