@@ -20,10 +20,10 @@ use crate::cpu::prefetch;
 use crate::io::{BURST, Burst, Frame, PortQueue};
 use crate::packet::icmp::Problem;
 use crate::packet::tcp::flags::RST;
-use crate::packet::{self, Flow, Key6, Kind, checksum, eth};
-use crate::route::{Hop, NeighbourId};
+use crate::packet::{self, Flow, Key, Key6, Kind, checksum, eth};
+use crate::route::{Hop, Reach};
 use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
-use crate::types::{CoreId, Mac, PortId, Proto, Tick};
+use crate::types::{CoreId, Proto, Tick};
 use crate::worker::Worker;
 
 mod abort;
@@ -98,7 +98,7 @@ impl Default for Columns {
 #[derive(Debug, Clone, Copy)]
 enum Next {
     /// To a neighbour whose MAC is known.
-    Known(PortId, Mac),
+    Known(Reach),
     /// To a neighbour whose MAC has to be asked for.
     Ask(Hop),
 }
@@ -173,7 +173,7 @@ impl<Q: PortQueue> Worker<Q> {
                 }
                 Look::Flow6 => {
                     let hit = self.confirm(guess, hash, &c.flows6[i].key);
-                    self.conclude(lane, frame, &c.flows6[i], hit, arrival, now);
+                    self.conclude6(lane, frame, &c.flows6[i], hit, arrival, now);
                 }
                 Look::Drop(reason) => self.counters.dropped(reason),
                 Look::Kernel(class) => self.punt(lane, frame, class, now),
@@ -220,22 +220,24 @@ impl<Q: PortQueue> Worker<Q> {
                 false => Look::Drop(DropReason::NotOurMac),
             };
         }
-        let (look, proto, l4, ip_len) = match kind {
-            Kind::Flow4 => (Look::Flow4, flow.key.proto, flow.l4, flow.ip_len),
-            Kind::Flow6 => (Look::Flow6, flow6.key.proto, flow6.l4, flow6.ip_len),
+        let look = match kind {
+            Kind::Flow4 => Look::Flow4,
+            Kind::Flow6 => Look::Flow6,
             Kind::Other => return Look::Kernel(punt_class(bytes)),
             odd => return Look::Odd(odd),
         };
         if offload.l4_bad {
             return Look::Drop(DropReason::BadL4Checksum);
         }
+        let unaligned = arrival == Arrival::Wire && port.alignment == Alignment::Unaligned;
         if port.fill_checksums || offload.l4_partial {
-            let (l4, end) = (usize::from(l4), eth::HEADER_LEN + usize::from(ip_len));
-            if checksum::complete_partial(frame.bytes_mut(), proto, l4, end) {
-                self.counters.checksums_filled.add(1);
-            }
+            let filled = match kind {
+                Kind::Flow4 => complete_partial(frame.bytes_mut(), flow),
+                _ => complete_partial(frame.bytes_mut(), flow6),
+            };
+            self.counters.checksums_filled.add(u64::from(filled));
         }
-        if arrival == Arrival::Wire && port.alignment == Alignment::Unaligned {
+        if unaligned {
             let owner = match kind {
                 Kind::Flow4 => self.steer.owner(&flow.key),
                 _ => self.steer.owner(&flow6.key),
@@ -247,8 +249,22 @@ impl<Q: PortQueue> Worker<Q> {
         look
     }
 
+    /// Stage three for IPv6, out of the way of IPv4.
+    #[inline(never)]
+    fn conclude6(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<Key6>,
+        hit: Option<Hit>,
+        arrival: Arrival,
+        now: Tick,
+    ) {
+        self.conclude(lane, frame, flow, hit, arrival, now);
+    }
+
     /// Stage three: the connection, old or new, and the packet on its way.
-    #[inline]
+    #[inline(always)]
     fn conclude<K: Family>(
         &mut self,
         lane: usize,
@@ -264,8 +280,21 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
+    /// A packet with a connection, off the beaten track.
+    #[inline(never)]
+    fn carry_on<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<K>,
+        hit: Hit,
+        now: Tick,
+    ) {
+        self.carry(lane, frame, flow, hit, now);
+    }
+
     /// A packet with a connection.
-    #[inline]
+    #[inline(always)]
     fn carry<K: Family>(
         &mut self,
         lane: usize,
@@ -307,7 +336,7 @@ impl<Q: PortQueue> Worker<Q> {
         if let Some(old) = closing {
             self.give_up::<K>(old.id);
         } else if let Some((flow, hit)) = self.find_translated(flow) {
-            return self.conclude(lane, frame, &flow, Some(hit), Arrival::Handed, now);
+            return self.conclude6(lane, frame, &flow, Some(hit), Arrival::Handed, now);
         } else if let Some(answered) = self.find_answered(flow) {
             return self.answer_past_us(lane, frame, flow, answered, now);
         }
@@ -326,10 +355,10 @@ impl<Q: PortQueue> Worker<Q> {
     ) {
         let dir = Direction::Inbound;
         match opened {
-            Ok(Opened::Same(id)) => self.carry(lane, frame, flow, Hit { id, dir }, now),
+            Ok(Opened::Same(id)) => self.carry_on(lane, frame, flow, Hit { id, dir }, now),
             Ok(Opened::Translated(id)) => {
                 let flow = flow.with_key(flow.key.widened());
-                self.carry(lane, frame, &flow, Hit { id, dir }, now);
+                self.carry_on(lane, frame, &flow, Hit { id, dir }, now);
             }
             Err(Refusal::Drop(DropReason::NoServer)) => {
                 let (problem, reason) = (Problem::PortUnreachable, DropReason::NoServer);
@@ -349,7 +378,8 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// A packet of a connection that stands: next hop, state, counters, rewrite, out.
+    /// A packet of a connection that stands: next hop, rewrite, state, counters, out. What has
+    /// no known next hop or does not fit the link takes the longer way of [`Worker::pass_on`].
     #[inline(always)]
     fn forward<K: Family, const DIR: bool>(
         &mut self,
@@ -363,19 +393,15 @@ impl<Q: PortQueue> Worker<Q> {
             INBOUND => Direction::Inbound,
             OUTBOUND => Direction::Outbound,
         };
-        let next = match self.next_hop::<K, DIR>(id) {
-            Ok(next) => next,
-            Err(reason) => return self.counters.dropped(reason),
-        };
-        if flow.ip_len > self.mtu(next) {
+        let fits = |r: &Reach| flow.ip_len <= self.lanes[usize::from(r.port().0)].port.mtu;
+        let Some(reach) = self.reach::<K, DIR>(id).filter(fits) else {
             let hit = Hit { id, dir };
             return self.pass_on::<K, DIR>(lane, frame, flow, hit, None, now);
-        }
-        let way = Way::of(dir, false);
-        let conn = K::side(&self.sides).conns.get(id);
+        };
+        let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
         K::rewrite(frame.bytes_mut(), flow, conn, dir);
-        self.account::<K, DIR>(flow, id, way, now);
-        self.emit(next, frame, now);
+        self.account::<K, DIR>(flow, id, Way::of(dir, false), now);
+        self.emit(reach, frame);
     }
 
     /// What a packet means for its connection and its server's counters.
@@ -416,45 +442,52 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// The next hop towards the server or the client.
+    /// The next hop towards the server or the client, if it is known where the last packet left
+    /// it.
     #[inline(always)]
-    fn next_hop<K: Family, const DIR: bool>(&mut self, id: ConnId) -> Result<Next, DropReason> {
+    fn reach<K: Family, const DIR: bool>(&self, id: ConnId) -> Option<Reach> {
         let conn = K::side(&self.sides).conns.get(id);
         let (hop, epoch) = if DIR == INBOUND {
-            match self.server_hops.get(conn.server_id().0 as usize) {
-                Some(s) => (s.hop, s.epoch),
-                None => (NeighbourId::NONE, 0),
-            }
+            let server = self.server_hops.get(conn.server_id().0 as usize)?;
+            (server.hop, server.epoch)
         } else {
             (conn.client_hop, conn.route_epoch)
         };
-        if epoch == self.fib.epoch
-            && let Some((port, mac)) = self.neighbours.get(hop)
-        {
-            return Ok(Next::Known(port, mac));
+        self.neighbours.get(hop).filter(|_| epoch == self.fib.epoch)
+    }
+
+    /// As [`Worker::reach`], looked up where it is not.
+    fn next_hop<K: Family, const DIR: bool>(&mut self, id: ConnId) -> Result<Next, DropReason> {
+        match self.reach::<K, DIR>(id) {
+            Some(reach) => Ok(Next::Known(reach)),
+            None => self.find_hop::<K, DIR>(id),
         }
-        self.find_hop::<K, DIR>(id)
     }
 
     /// Largest IP packet that fits the link to `next`, bytes.
-    #[inline(always)]
     fn mtu(&self, next: Next) -> u16 {
-        let (Next::Known(port, _) | Next::Ask(Hop { port, .. })) = next;
+        let port = match next {
+            Next::Known(reach) => reach.port(),
+            Next::Ask(hop) => hop.port,
+        };
         self.lanes[usize::from(port.0)].port.mtu
     }
 
     /// Sends a finished packet, which fits the link, to its next hop.
-    #[inline(always)]
-    fn emit(&mut self, next: Next, mut frame: Q::Frame, now: Tick) {
+    fn send_to(&mut self, next: Next, frame: Q::Frame, now: Tick) {
         match next {
-            Next::Known(port, mac) => {
-                let lane = usize::from(port.0);
-                let own = self.lanes[lane].port.mac;
-                eth::set_macs(frame.bytes_mut(), mac, own);
-                self.transmit(lane, frame);
-            }
+            Next::Known(reach) => self.emit(reach, frame),
             Next::Ask(hop) => self.park(hop, frame, now),
         }
+    }
+
+    /// Sends a finished packet, which fits the link, to a neighbour.
+    #[inline(always)]
+    fn emit(&mut self, reach: Reach, mut frame: Q::Frame) {
+        let lane = usize::from(reach.port().0);
+        let own = self.lanes[lane].port.mac;
+        eth::set_macs(frame.bytes_mut(), reach.mac(), own);
+        self.transmit(lane, frame);
     }
 
     /// Moves a connection to another state, in the table and in the server's gauges.
@@ -503,7 +536,7 @@ impl<Q: PortQueue> Worker<Q> {
             (conn.client_hop, conn.route_epoch) = (hop, epoch);
         }
         Ok(match self.neighbours.get(hop) {
-            Some((port, mac)) => Next::Known(port, mac),
+            Some(reach) => Next::Known(reach),
             None => Next::Ask(way.hop),
         })
     }
@@ -575,4 +608,14 @@ impl<Q: PortQueue> Worker<Q> {
             Err(_) => self.counters.dropped(DropReason::KernelFull),
         }
     }
+}
+
+/// Completes a checksum that is partial; whether it was.
+#[cold]
+fn complete_partial<K: Key>(frame: &mut [u8], flow: &Flow<K>) -> bool {
+    let (l4, end) = (
+        usize::from(flow.l4),
+        eth::HEADER_LEN + usize::from(flow.ip_len),
+    );
+    checksum::complete_partial(frame, flow.key.proto(), l4, end)
 }

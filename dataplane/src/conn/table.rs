@@ -158,7 +158,7 @@ impl<K: Key> ConnTable<K> {
     /// Stage two: a first guess from the index line, whose entry starts loading. To be
     /// confirmed by [`ConnTable::is`], for what comes before it in the burst may change it.
     /// Without one, the line where the key may have spilled to starts loading.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn guess(&self, hash: u64) -> Option<Hit> {
         let hit = Hit::from_slot(self.index.candidate(hash)?);

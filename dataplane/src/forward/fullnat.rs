@@ -16,7 +16,7 @@ use crate::conn::state::Direction;
 use crate::packet::{Flow, Key4, Key6};
 
 /// Rewrites an IPv4 packet of `conn` that goes in direction `dir`.
-#[inline]
+#[inline(always)]
 pub(crate) fn rewrite4(frame: &mut [u8], flow: &Flow<Key4>, conn: &Conn<Key4>, dir: Direction) {
     let (addrs, ports) = conn.leaves_as(dir);
     let (l3, l4) = match dir {
@@ -27,7 +27,7 @@ pub(crate) fn rewrite4(frame: &mut [u8], flow: &Flow<Key4>, conn: &Conn<Key4>, d
 }
 
 /// As [`rewrite4`], an IPv6 packet.
-#[inline]
+#[inline(always)]
 pub(crate) fn rewrite6(frame: &mut [u8], flow: &Flow<Key6>, conn: &Conn<Key6>, dir: Direction) {
     let (addrs, ports) = conn.leaves_as(dir);
     let l4 = match dir {

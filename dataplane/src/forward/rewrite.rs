@@ -14,7 +14,7 @@ use crate::types::Proto;
 ///
 /// TTL falls by one, as at every router (RFC 1812 5.3.1); the caller has seen to it that it is
 /// above one. `flow` was read from this frame, so every header is there.
-#[inline]
+#[inline(always)]
 pub(super) fn tuple4(
     frame: &mut [u8],
     flow: &Flow<Key4>,
@@ -35,7 +35,7 @@ pub(super) fn tuple4(
 
 /// As [`tuple4`], of an IPv6 packet (RFC 8200 3: the hop limit falls by one). The flow label
 /// stays the client's.
-#[inline]
+#[inline(always)]
 pub(super) fn tuple6(frame: &mut [u8], flow: &Flow<Key6>, addrs: [u64; 4], ports: u32, l4: Diff) {
     addrs6(frame, flow.ttl, addrs);
     self::ports(frame, flow, ports, l4);

@@ -176,7 +176,7 @@ pub fn parse_into(
     Ok(Kind::Flow4)
 }
 
-#[inline]
+#[inline(never)]
 fn parse6(flow: &mut Flow<Key6>, frame: &[u8]) -> Result<Kind, DropReason> {
     let headers = frame.first_chunk::<{ ipv6::END }>();
     let headers = headers.ok_or(DropReason::BadIp6Header)?;

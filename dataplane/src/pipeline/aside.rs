@@ -49,6 +49,7 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Passes a packet on that is not simply rewritten: wrapped, translated, as it is, a part of
     /// a datagram, or to be cut into parts.
+    #[inline(never)]
     pub(super) fn pass_on<K: Family, const DIR: bool>(
         &mut self,
         lane: usize,
@@ -111,13 +112,13 @@ impl<Q: PortQueue> Worker<Q> {
         let way = Way::of(hit.dir, flags.has(Flags::ONE_WAY));
         self.account::<K, DIR>(flow, hit.id, way, now);
         if !is_too_big {
-            return self.emit(next, frame, now);
+            return self.send_to(next, frame, now);
         }
         match fragment::cut(frame, link, &mut self.ids) {
             Ok(pieces) => {
                 self.counters.generated.add(pieces.len() as u64 - 1);
                 for piece in pieces {
-                    self.emit(next, piece, now);
+                    self.send_to(next, piece, now);
                 }
             }
             Err(reason) => self.counters.dropped(reason),

@@ -245,7 +245,7 @@ impl<Q: PortQueue> Worker<Q> {
             if granted && !stands {
                 self.release(keys);
             }
-            return self.carry(lane, frame, flow, hit, now);
+            return self.carry_on(lane, frame, flow, hit, now);
         }
         let opened = match (
             granted,
@@ -277,8 +277,8 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Tells the owners of answers' keys what the timers turned up: connections that go on
     /// (`true`) and such that are gone.
-    pub(crate) fn pass_notes(&mut self, notes: Notes) {
-        for (keys, stands) in notes {
+    pub(crate) fn pass_notes(&mut self, notes: &Notes) {
+        for &(keys, stands) in notes {
             let owner = self.steer.owner(&keys.outbound);
             let message = match stands {
                 true => Message::Keep(keys),

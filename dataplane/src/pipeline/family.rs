@@ -65,7 +65,7 @@ impl Family for Key4 {
         &mut sides.v4
     }
 
-    #[inline]
+    #[inline(always)]
     fn rewrite(frame: &mut [u8], flow: &Flow<Key4>, conn: &Conn<Key4>, dir: Direction) {
         fullnat::rewrite4(frame, flow, conn, dir);
     }
@@ -100,7 +100,7 @@ impl Family for Key6 {
         &mut sides.v6
     }
 
-    #[inline]
+    #[inline(always)]
     fn rewrite(frame: &mut [u8], flow: &Flow<Key6>, conn: &Conn<Key6>, dir: Direction) {
         fullnat::rewrite6(frame, flow, conn, dir);
     }

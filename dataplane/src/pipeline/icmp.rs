@@ -234,7 +234,7 @@ impl<Q: PortQueue> Worker<Q> {
         match next {
             Ok(next) if frame.bytes().len() <= eth::HEADER_LEN + usize::from(self.mtu(next)) => {
                 self.counters.icmp_errors.add(1);
-                self.emit(next, frame, now);
+                self.send_to(next, frame, now);
             }
             Ok(_) => self.counters.dropped(DropReason::TooBig),
             Err(reason) => self.counters.dropped(reason),

@@ -15,7 +15,7 @@ mod parking;
 #[cfg(test)]
 mod tests;
 
-pub use neighbours::Neighbours;
+pub use neighbours::{Neighbours, Reach};
 pub use parking::{PARKED_MAX, Parked, Parking};
 
 /// A neighbour's stable index, the same in every worker; given by control.

@@ -2,24 +2,54 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 
 use foldhash::fast::RandomState;
 
 use super::{Hop, NeighbourId, NeighbourUpdate};
 use crate::types::{Mac, PortId};
 
-/// What a packet needs of a neighbour, in eight bytes.
+/// Port and MAC address of a neighbour: what a packet needs of it, in eight bytes that stay in a
+/// register. (As a struct of bytes it went through memory, stored in pieces and loaded whole: 15
+/// ns a packet.)
+///
+/// ```text
+///  0        48     56            63
+///  | MAC    | port |         | 1 |
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Reach {
-    mac: Mac,
-    port: PortId,
-    known: bool,
+pub struct Reach(NonZeroU64);
+
+impl Reach {
+    const KNOWN: u64 = 1 << 63;
+
+    fn new(port: PortId, mac: Mac) -> Option<Reach> {
+        let [a, b, c, d, e, f] = mac.0;
+        let bytes = [a, b, c, d, e, f, port.0, 0];
+        NonZeroU64::new(u64::from_le_bytes(bytes) | Reach::KNOWN).map(Reach)
+    }
+
+    /// The port that it is behind.
+    #[inline]
+    #[must_use]
+    pub fn port(self) -> PortId {
+        PortId((self.0.get() >> 48) as u8)
+    }
+
+    /// Its MAC address.
+    #[inline]
+    #[must_use]
+    pub fn mac(self) -> Mac {
+        let [a, b, c, d, e, f, ..] = self.0.get().to_le_bytes();
+        Mac([a, b, c, d, e, f])
+    }
 }
 
 /// One worker's copy of the neighbours. Changed only by control's commands, between bursts.
 #[derive(Debug, Default)]
 pub struct Neighbours {
-    reach: Vec<Reach>,
+    /// `None` while the MAC is not known.
+    reach: Vec<Option<Reach>>,
     hops: Vec<Option<Hop>>,
     by_hop: HashMap<Hop, NeighbourId, RandomState>,
 }
@@ -32,12 +62,7 @@ impl Neighbours {
         }
         let at = usize::from(u.id.0);
         if self.reach.len() <= at {
-            let unknown = Reach {
-                mac: Mac::default(),
-                port: u.port,
-                known: false,
-            };
-            self.reach.resize(at + 1, unknown);
+            self.reach.resize(at + 1, None);
             self.hops.resize(at + 1, None);
         }
         let hop = Hop {
@@ -50,12 +75,7 @@ impl Neighbours {
                 self.by_hop.remove(&old);
             }
         }
-        let mac = u.mac.unwrap_or_default();
-        self.reach[at] = Reach {
-            mac,
-            port: u.port,
-            known: u.mac.is_some(),
-        };
+        self.reach[at] = u.mac.and_then(|mac| Reach::new(u.port, mac));
         self.by_hop.insert(hop, u.id);
     }
 
@@ -68,8 +88,7 @@ impl Neighbours {
     /// Port and MAC of a neighbour whose MAC is known.
     #[inline]
     #[must_use]
-    pub fn get(&self, id: NeighbourId) -> Option<(PortId, Mac)> {
-        let reach = self.reach.get(usize::from(id.0))?;
-        reach.known.then_some((reach.port, reach.mac))
+    pub fn get(&self, id: NeighbourId) -> Option<Reach> {
+        *self.reach.get(usize::from(id.0))?
     }
 }
