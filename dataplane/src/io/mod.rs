@@ -8,6 +8,7 @@
 #[allow(unsafe_code)]
 pub mod dpdk;
 pub mod sim;
+pub mod vlan;
 
 use arrayvec::ArrayVec;
 

@@ -4,6 +4,7 @@
 mod common;
 mod modes;
 mod sctp;
+mod vlans;
 
 use std::net::IpAddr;
 use std::sync::Arc;
