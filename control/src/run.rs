@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! configuration, log, API socket    nothing is touched when another weir runs
-//! DPDK: EAL, buffers, ports         run/dpdk.rs
+//! DPDK: EAL, buffers, ports         run/dpdk.rs; run/ports.rs: their VLANs
 //! kernel twins                      without carrier
 //! worker threads, twin thread       they turn, with no services yet
 //! carrier, mirror, port addresses   the kernel sees the network
@@ -22,7 +22,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use weir_dataplane::conn::Pages;
 use weir_dataplane::counters::WorkerCounters;
-use weir_dataplane::io::dpdk::{DpdkQueue, Mbuf, OpenPort, WorkerThread};
+use weir_dataplane::io::dpdk::{DpdkQueue, Mbuf, WorkerThread};
+use weir_dataplane::io::vlan::{self, VlanQueue};
 use weir_dataplane::route::Fib;
 use weir_dataplane::service::Snapshot;
 use weir_dataplane::steer::{self, BUCKETS, KernelEnd, MICROSOFT_KEY, Steer, Toeplitz};
@@ -30,7 +31,7 @@ use weir_dataplane::worker::{Setup, WorkerPort};
 use weir_dataplane::{CoreId, PortId};
 
 use crate::api;
-use crate::config::{self, Config, RxChecksum};
+use crate::config::{self, Config};
 use crate::control::kernel;
 use crate::control::link::WorkerLink;
 use crate::control::ports::{Outside, Port};
@@ -41,9 +42,11 @@ use crate::workers::{self, Clock, Placement, WorkerThreads};
 
 mod dpdk;
 mod outside;
+mod ports;
 
 use dpdk::Dataplane;
 use outside::Outsides;
+use ports::Opened;
 
 /// Commands that fit a worker's ring; what does not fit waits in control.
 const COMMANDS: usize = 1024;
@@ -158,10 +161,15 @@ impl Appliance {
         let pairs = usize::from(workers) * usize::from(workers - 1);
         let handoffs = handoff_ring(workers);
         let between = pairs * (handoffs + steer::errand_room(handoffs));
-        let rings = between + 2 * KERNEL_RING * usize::from(workers);
+        let vlans = config
+            .ports
+            .iter()
+            .filter(|port| port.vlan.is_some())
+            .count();
+        let rings = between + (2 * KERNEL_RING + vlan::HELD * vlans) * usize::from(workers);
         let dataplane = dpdk::open(&config, MICROSOFT_KEY, rings)?;
         let outsides = Outsides::create(&dataplane.ports)?;
-        let ports = control_ports(&config, &dataplane, &outsides);
+        let ports = control_ports(&dataplane, &outsides);
         let pool = dataplane.pool.clone();
         let placements = workers::place(&config.workers);
         let clock = Clock::start();
@@ -229,16 +237,12 @@ impl Appliance {
 }
 
 /// The ports as the control loop sees them.
-fn control_ports(config: &Config, dataplane: &Dataplane, outsides: &Outsides) -> Vec<Port> {
-    let ports = config
-        .ports
-        .iter()
-        .zip(&dataplane.ports)
-        .zip(outsides.iter());
-    let port = |((wanted, open), outside): ((&config::Port, &OpenPort), &Rc<_>)| Port {
+fn control_ports(dataplane: &Dataplane, outsides: &Outsides) -> Vec<Port> {
+    let ports = dataplane.ports.iter().zip(outsides.iter());
+    let port = |(open, outside): (&Opened, &Rc<_>)| Port {
         id: open.id,
         name: open.name.clone(),
-        device: wanted.device.as_str().to_owned(),
+        device: open.device.clone(),
         driver: open.driver.clone(),
         mac: open.mac,
         mtu: open.mtu,
@@ -266,7 +270,7 @@ fn port_addresses(config: &Config) -> Vec<PortAddress> {
 
 /// What the workers are made of, and the other ends of their rings.
 struct Made {
-    setups: Vec<Setup<DpdkQueue>>,
+    setups: Vec<Setup<VlanQueue<DpdkQueue>>>,
     control_ends: Vec<control::Worker>,
     kernel_ends: Vec<KernelEnd<Mbuf>>,
 }
@@ -285,7 +289,7 @@ fn make_workers(
         control_ends: Vec::new(),
         kernel_ends: Vec::new(),
     };
-    let mut lanes = worker_ports(config, dataplane.ports);
+    let mut lanes = worker_ports(dataplane.ports);
     let links = steer::mesh(workers, handoff_ring(workers));
     let counters: Vec<Arc<WorkerCounters>> = (0..workers)
         .map(|_| Arc::new(WorkerCounters::new(config.ports.len())))
@@ -338,13 +342,8 @@ fn make_workers(
 const IPV6_PART: u32 = 8;
 
 /// Each port's lanes, one for each worker in turn.
-fn worker_ports(
-    config: &Config,
-    ports: Vec<OpenPort>,
-) -> Vec<impl Iterator<Item = WorkerPort<DpdkQueue>>> {
-    let ports = config.ports.iter().zip(ports);
-    let lanes = ports.map(|(wanted, open)| {
-        let fill_checksums = wanted.rx_checksum == RxChecksum::Fill;
+fn worker_ports(ports: Vec<Opened>) -> Vec<impl Iterator<Item = WorkerPort<VlanQueue<DpdkQueue>>>> {
+    let lanes = ports.into_iter().map(|open| {
         open.queues.into_iter().map(move |queue| WorkerPort {
             id: open.id,
             queue,
@@ -352,7 +351,7 @@ fn worker_ports(
             mtu: open.mtu,
             alignment: open.alignment,
             tx_queues: open.tx_queues,
-            fill_checksums,
+            fill_checksums: open.fill_checksums,
         })
     });
     lanes.collect()

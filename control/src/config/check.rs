@@ -27,6 +27,7 @@ const IPV6_LEAST_MTU: u16 = 1280;
 pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
     memory(p, &draft.workers);
     ports(p, &draft.ports);
+    vlans(p, &draft.ports);
     services(p, draft);
     let claims = Claims::of(draft);
     let networks_known = draft.ports.iter().all(|port| port.networks_known);
@@ -116,11 +117,12 @@ fn ports(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
         }
         for cidr in &port.addresses {
             let address = cidr.value.address;
-            if address.is_ipv6() && port.mtu < IPV6_LEAST_MTU {
+            let mtu = port.mtu(ports);
+            if address.is_ipv6() && mtu < IPV6_LEAST_MTU {
                 let why = format!(
                     "addresses: \"{}\": IPv6 needs an mtu of {IPV6_LEAST_MTU} at least, and the \
-                     port's is {}; raise it, or remove the address",
-                    cidr.value, port.mtu
+                     port's is {mtu}; raise it, or remove the address",
+                    cidr.value
                 );
                 section.problem(p, cidr.at, &why);
             }
@@ -131,6 +133,38 @@ fn ports(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
                 );
                 section.problem(p, cidr.at, &why);
             }
+        }
+    }
+}
+
+/// A VLAN is of a card that is there, by a number of its own, and its packets fit.
+fn vlans(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
+    let mut numbers = Seen::new();
+    let cards = ports.iter().filter(|port| port.parent.is_none());
+    let cards = cards.filter_map(|port| Some(&*port.name.as_ref()?.value));
+    let cards = listed(cards);
+    for vlan in ports.iter().filter(|port| port.parent.is_some()) {
+        let section = &vlan.section;
+        let Some(card) = vlan.card(ports).map(|at| &ports[at]) else {
+            let why = format!("no such port; use one of {cards}");
+            section.refuse(p, "parent", &why);
+            continue;
+        };
+        if card.parent.is_some() {
+            let why = format!("a VLAN itself; use one of {cards}");
+            section.refuse(p, "parent", &why);
+            continue;
+        }
+        if let (Some(parent), Some(number)) = (&vlan.parent, &vlan.vlan)
+            && let Some(line) = numbers.again(p, (&parent.value, number.value), number.at)
+        {
+            let why = format!("another port's already (line {line}); give each its own");
+            section.refuse(p, "vlan", &why);
+        }
+        let most = card.mtu(ports);
+        if vlan.mtu(ports) > most {
+            let why = format!("larger than its parent's, {most}; raise that, or lower this");
+            section.refuse(p, "mtu", &why);
         }
     }
 }

@@ -31,6 +31,9 @@ pub(super) const MTU: u16 = 1500;
 /// From what every IPv4 host must take (RFC 791) to jumbo frames with room for a tunnel.
 pub(super) const MTU_RANGE: RangeInclusive<u32> = 576..=9600;
 
+/// IEEE 802.1Q table 9-2: 0 is no VLAN, 4095 reserved.
+pub(super) const VLAN_RANGE: RangeInclusive<u32> = 1..=4094;
+
 pub(super) const SCHEDULER: SchedulerKind = SchedulerKind::wrr;
 pub(super) const FORWARD: ForwardMode = ForwardMode::fullnat;
 /// 64 million local ports for each server: more is a typing mistake in a range.

@@ -10,7 +10,7 @@ use super::defaults;
 use super::machine::{PortDraft, WorkersDraft};
 use super::reader::At;
 use super::services::{ServerDraft, ServiceDraft};
-use super::types::{Addresses, Config, Log, Port, RealServer, Service, Workers};
+use super::types::{Addresses, Config, Log, Port, RealServer, Service, Vlan, Workers};
 
 /// A whole file as written.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Draft<'_> {
                 hugepages: workers.hugepages,
                 idle: workers.idle,
             },
-            ports: self.ports.into_iter().map(finish_port).collect(),
+            ports: finish_ports(&self.ports),
             services: self.services.into_iter().map(finish_service).collect(),
             timeouts: self.timeouts,
             rules: self.rules,
@@ -55,14 +55,28 @@ fn given<T>(value: Option<At<T>>) -> T {
         .value
 }
 
-fn finish_port(port: PortDraft<'_>) -> Port {
-    Port {
-        name: given(port.name),
-        device: given(port.device),
-        addresses: port.addresses.iter().map(|a| a.value).collect(),
-        mtu: port.mtu,
-        rx_checksum: port.rx_checksum,
-    }
+/// Cards, then VLANs: workers poll a card before its VLANs.
+fn finish_ports(drafts: &[PortDraft<'_>]) -> Vec<Port> {
+    let (cards, vlans): (Vec<_>, Vec<_>) = drafts.iter().partition(|p| p.parent.is_none());
+    let port = |port: &&PortDraft<'_>| {
+        let of_card = port.card(drafts).map_or(*port, |at| &drafts[at]);
+        let vlan = port.vlan.as_ref().map(|id| Vlan {
+            card: cards
+                .iter()
+                .position(|c| std::ptr::eq(*c, of_card))
+                .unwrap_or_default(),
+            id: id.value as u16, // at most 4094
+        });
+        Port {
+            name: given(port.name.clone()),
+            device: given(of_card.device.clone()),
+            vlan,
+            addresses: port.addresses.iter().map(|a| a.value).collect(),
+            mtu: port.mtu(drafts),
+            rx_checksum: of_card.rx_checksum,
+        }
+    };
+    cards.iter().chain(&vlans).map(port).collect()
 }
 
 fn finish_service(service: ServiceDraft<'_>) -> Service {

@@ -5,7 +5,7 @@
 use toml::de::DeTable;
 
 use super::Machine;
-use super::defaults::{self, MAX_CONNECTIONS_RANGE, MAX_WORKERS, MTU_RANGE};
+use super::defaults::{self, MAX_CONNECTIONS_RANGE, MAX_WORKERS, MTU_RANGE, VLAN_RANGE};
 use super::reader::{At, Key, Problems, Section};
 use super::scalars;
 use super::types::{Addresses, Cidr, Cores, Device, Idle, Log, LogFormat, RxChecksum, VipOwner};
@@ -21,6 +21,8 @@ pub(super) const WORKERS: &[Key] = &[
 pub(super) const PORT: &[Key] = &[
     Key::new("name", "\"wan0\""),
     Key::new("device", "\"0000:3b:00.0\""),
+    Key::new("parent", "\"wan0\""),
+    Key::new("vlan", "100"),
     Key::new("addresses", "[\"10.0.0.2/24\"]"),
     Key::new("mtu", "1500"),
     Key::new("rx_checksum", "\"trust\""),
@@ -130,10 +132,13 @@ pub(super) struct PortDraft<'t> {
     pub(super) section: Section<'t>,
     pub(super) name: Option<At<String>>,
     pub(super) device: Option<At<Device>>,
+    /// The port of the card that it is a VLAN of, and its number.
+    pub(super) parent: Option<At<String>>,
+    pub(super) vlan: Option<At<u32>>,
     pub(super) addresses: Vec<At<Cidr>>,
     /// Whether `addresses` are there and all right, so that the port's networks are known.
     pub(super) networks_known: bool,
-    pub(super) mtu: u16,
+    pub(super) mtu: Option<At<u32>>,
     pub(super) rx_checksum: RxChecksum,
 }
 
@@ -159,10 +164,22 @@ pub(super) fn named(kind: &str, number: usize, table: &DeTable<'_>) -> String {
 }
 
 fn port<'t>(p: &mut Problems<'_>, section: Section<'t>) -> PortDraft<'t> {
-    for required in ["name", "device"] {
-        if !section.has(required) {
-            section.missing(p, required);
+    let required: &[&str] = match section.has("parent") || section.has("vlan") {
+        true => &["name", "parent", "vlan"],
+        false => &["name", "device"],
+    };
+    for key in required {
+        if !section.has(key) {
+            section.missing(p, key);
         }
+    }
+    if section.has("parent") {
+        section.refuse(
+            p,
+            "device",
+            "a VLAN's is its parent's; remove device or parent",
+        );
+        section.refuse(p, "rx_checksum", "a VLAN's is its parent's; remove it");
     }
     let device = section.parsed(p, "device", scalars::device);
     let rx_checksums = [("trust", RxChecksum::Trust), ("fill", RxChecksum::Fill)];
@@ -176,12 +193,28 @@ fn port<'t>(p: &mut Problems<'_>, section: Section<'t>) -> PortDraft<'t> {
         name: section.parsed(p, "name", scalars::interface),
         networks_known: !addresses.is_empty() && addresses.len() == section.elements("addresses"),
         addresses,
-        mtu: mtu
-            .and_then(|m| u16::try_from(m.value).ok())
-            .unwrap_or(defaults::MTU),
+        mtu,
+        parent: section.parsed(p, "parent", scalars::interface),
+        vlan: section.integer(p, "vlan", VLAN_RANGE, ""),
         rx_checksum: rx_checksum.map_or_else(by_device, |r| r.value),
         device,
         section,
+    }
+}
+
+impl PortDraft<'_> {
+    /// Its MTU; of a VLAN that says none, its card's.
+    pub(super) fn mtu(&self, ports: &[PortDraft<'_>]) -> u16 {
+        let own = |port: &PortDraft<'_>| port.mtu.map(|mtu| mtu.value as u16); // at most 9600
+        let card = || self.card(ports).and_then(|at| own(&ports[at]));
+        own(self).or_else(card).unwrap_or(defaults::MTU)
+    }
+
+    /// The place of a VLAN's card among the ports.
+    pub(super) fn card(&self, ports: &[PortDraft<'_>]) -> Option<usize> {
+        let parent = &self.parent.as_ref()?.value;
+        let is_it = |p: &PortDraft<'_>| p.name.as_ref().is_some_and(|n| n.value == *parent);
+        ports.iter().position(is_it)
     }
 }
 

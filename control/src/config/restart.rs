@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use super::types::{Config, Cores, Port};
+use super::types::{Config, Cores, Port, Vlan};
 use super::words::grouped;
 
 /// Why going from `old` to `new` needs a restart: every key that does, with both values; or
@@ -37,6 +37,11 @@ pub(crate) fn restart_needed(old: &Config, new: &Config) -> Option<String> {
             keys.note(&key("device"), &was.device, &is.device, |d| {
                 format!("{:?}", d.as_str())
             });
+            let vlan = |vlan: &Option<Vlan>| match vlan {
+                Some(vlan) => vlan.id.to_string(),
+                None => "none".to_owned(),
+            };
+            keys.note(&key("vlan"), &was.vlan, &is.vlan, vlan);
             keys.note(&key("addresses"), &was.addresses, &is.addresses, |list| {
                 let list: Vec<String> = list.iter().map(|a| format!("\"{a}\"")).collect();
                 format!("[{}]", list.join(", "))

@@ -16,7 +16,8 @@ use crate::prefix;
 pub(crate) struct Config {
     /// `[workers]`: who moves the packets. Fixed for a process's life.
     pub workers: Workers,
-    /// `[[port]]`: where packets come and go, 1 to 16 of them. Fixed for a process's life.
+    /// `[[port]]`: where packets come and go, 1 to 16 of them: cards, then VLANs, each in the
+    /// file's order. Fixed for a process's life.
     pub ports: Vec<Port>,
     /// `[[service]]`: what is balanced, in the file's order.
     pub services: Vec<Service>,
@@ -83,14 +84,25 @@ pub(crate) enum Idle {
 pub(crate) struct Port {
     /// Its name, which is its kernel twin's too.
     pub name: String,
-    /// What DPDK opens.
+    /// What DPDK opens; a VLAN's is its card's.
     pub device: Device,
+    /// Which VLAN of which card it is; a card without its VLANs otherwise.
+    pub vlan: Option<Vlan>,
     /// Put on the twin at start; empty when the operator manages them.
     pub addresses: Vec<Cidr>,
     /// Largest IP packet, bytes.
     pub mtu: u16,
     /// What received checksums are worth.
     pub rx_checksum: RxChecksum,
+}
+
+/// A VLAN of a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vlan {
+    /// The card's place among [`Config::ports`].
+    pub card: usize,
+    /// Its number, 1 to 4094.
+    pub id: u16,
 }
 
 /// A DPDK device, arguments included, as EAL takes it.

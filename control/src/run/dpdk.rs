@@ -4,12 +4,13 @@
 use weir_dataplane::CoreId;
 use weir_dataplane::frag::FRAGMENTS_HELD;
 use weir_dataplane::io::dpdk::{
-    Eal, EalError, EalOptions, LogLevel, Memory, OpenPort, Pool, PoolDemand, PoolOptions,
-    PortOptions, free_huge_pages_mib, open_ports,
+    Eal, EalError, EalOptions, LogLevel, Memory, Pool, PoolDemand, PoolOptions, PortOptions,
+    free_huge_pages_mib, open_ports,
 };
 use weir_dataplane::route::PARKED_MAX;
 use weir_dataplane::steer::{BUCKETS, KEY_LEN, spread};
 
+use super::ports::Opened;
 use crate::config::{Config, Port};
 
 /// What DPDK gives.
@@ -18,7 +19,7 @@ pub(super) struct Dataplane {
     /// The packet buffers.
     pub(super) pool: Pool,
     /// The ports, in configuration order.
-    pub(super) ports: Vec<OpenPort>,
+    pub(super) ports: Vec<Opened>,
 }
 
 /// Starts DPDK, makes buffers for everything that can hold one (`rings` is the capacity of all
@@ -29,9 +30,8 @@ pub(super) struct Dataplane {
 pub(super) fn open(config: &Config, key: [u8; KEY_LEN], rings: usize) -> anyhow::Result<Dataplane> {
     let workers = config.workers.cores.workers();
     let map: [CoreId; BUCKETS] = spread(workers);
-    let ports: Vec<PortOptions> = config
-        .ports
-        .iter()
+    let cards = config.ports.iter().filter(|port| port.vlan.is_none());
+    let ports: Vec<PortOptions> = cards
         .map(|port| PortOptions {
             mtu: port.mtu,
             ..PortOptions::new(&port.name, port.device.as_str(), workers, key, map)
@@ -69,6 +69,7 @@ pub(super) fn open(config: &Config, key: [u8; KEY_LEN], rings: usize) -> anyhow:
             tracing::info!(port = port.name, "workers hand packets over: {misfit}");
         }
     }
+    let ports = super::ports::ports(config, ports);
     Ok(Dataplane { pool, ports })
 }
 

@@ -4,8 +4,9 @@
 use std::io;
 use std::rc::Rc;
 
-use weir_dataplane::io::dpdk::{OpenPort, PortHandle};
+use weir_dataplane::io::dpdk::PortHandle;
 
+use super::ports::Opened;
 use crate::control::ports::Outside;
 use crate::net::{Twin, TwinError, TwinInfo, TwinIo};
 
@@ -18,6 +19,8 @@ const BLIND: &[&str] = &["net_tap"];
 pub(super) struct CardAndTwin {
     card: PortHandle,
     blind: bool,
+    /// What the card counts is not this VLAN's alone.
+    is_vlan: bool,
     twin: Twin,
 }
 
@@ -31,6 +34,9 @@ impl Outside for CardAndTwin {
     }
 
     fn rx_missed(&self) -> u64 {
+        if self.is_vlan {
+            return 0;
+        }
         let stats = self.card.stats();
         stats.rx_missed + stats.rx_errors + stats.rx_no_buffer + stats.multi_segment_dropped
     }
@@ -53,7 +59,7 @@ impl Outsides {
     ///
     /// # Errors
     /// The first twin that could not be had.
-    pub(super) fn create(ports: &[OpenPort]) -> Result<Outsides, TwinError> {
+    pub(super) fn create(ports: &[Opened]) -> Result<Outsides, TwinError> {
         let mut outsides = Outsides {
             pairs: Vec::with_capacity(ports.len()),
             adopted_too: false,
@@ -61,7 +67,8 @@ impl Outsides {
         for port in ports {
             let twin = Twin::create(port.id, &port.name, port.mac, port.mtu)?;
             outsides.pairs.push(Rc::new(CardAndTwin {
-                card: port.handle.clone(),
+                card: port.card.clone(),
+                is_vlan: port.is_vlan,
                 blind: BLIND.contains(&port.driver.as_str()),
                 twin,
             }));

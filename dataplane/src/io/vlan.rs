@@ -29,7 +29,9 @@ const TAG_AT: usize = 12;
 const RX_RING: usize = BURST;
 /// Frames to send that wait for the trunk to be polled. A turn of the worker makes some bursts of
 /// them (from ports, other workers and the kernel); past this they are the port's "queue full".
-const TX_RING: usize = 32 * BURST;
+const TX_RING: usize = 8 * BURST;
+/// Frames that a VLAN of a worker may hold: buffers to be there for it.
+pub const HELD: usize = RX_RING + TX_RING + BURST;
 
 /// A worker's queue on a card, or on a VLAN of it.
 #[derive(Debug)]
@@ -116,7 +118,7 @@ impl<Q: PortQueue> Trunk<Q> {
                     take_tag_off(&mut frame);
                     Some(frame)
                 }
-                Some(id) => self.to_vlan(id, frame),
+                Some(id) => self.pass_on(id, frame),
                 None => Some(frame),
             };
             out.extend(kept); // at most as many as there were
@@ -124,7 +126,7 @@ impl<Q: PortQueue> Trunk<Q> {
     }
 
     /// Gives a frame to its VLAN; back when there is none, or no room.
-    fn to_vlan(&mut self, id: u16, frame: Q::Frame) -> Option<Q::Frame> {
+    fn pass_on(&mut self, id: u16, frame: Q::Frame) -> Option<Q::Frame> {
         let Some(vlan) = self.vlans.iter_mut().find(|vlan| vlan.id == id) else {
             return Some(frame);
         };

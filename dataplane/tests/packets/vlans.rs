@@ -66,6 +66,7 @@ fn a_connection_goes_from_one_vlan_of_a_card_to_another_and_back() {
         commands,
         events,
         counters: Arc::clone(&counters),
+        peers: vec![],
         max_connections: 1000,
         max_connections6: 10,
         pages: Pages::Plain,

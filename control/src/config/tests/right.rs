@@ -61,6 +61,7 @@ fn shipped_files_are_right() {
         "mixed.toml",
         "ipv6.toml",
         "nat64.toml",
+        "vlan.toml",
         "weir.reference.toml",
     ] {
         assert!(names.iter().any(|n| n == name), "{name} is missing");
@@ -352,6 +353,53 @@ fn ways_of_forwarding() {
     let own = |text: &str| text.replace("10.1.0.12:80\"", "10.1.0.2:80\"\nforward = \"local\"");
     right(&own(BASE));
     right(&own(&BASE.replace("addresses = [\"10.1.0.2/24\"]\n", "")));
+}
+
+/// VLANs come after the cards, with what these have.
+#[test]
+fn vlans_follow_the_cards() {
+    let text = "
+[[port]]
+name = \"red\"
+parent = \"c1\"
+vlan = 100
+addresses = [\"10.1.0.2/24\"]
+[[port]]
+name = \"c0\"
+device = \"net_null0\"
+[[port]]
+name = \"blue\"
+parent = \"c0\"
+vlan = 100
+mtu = 1400
+[[port]]
+name = \"c1\"
+device = \"net_af_packet0,iface=veth0\"
+mtu = 9000
+";
+    let config = right(text);
+    let shown: Vec<String> = config
+        .ports
+        .iter()
+        .map(|p| format!("{} {} {:?} {}", p.name, p.device.name(), p.vlan, p.mtu))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "c0 net_null0 None 1500",
+            "c1 net_af_packet0 None 9000",
+            "red net_af_packet0 Some(Vlan { card: 1, id: 100 }) 9000",
+            "blue net_null0 Some(Vlan { card: 0, id: 100 }) 1400",
+        ]
+    );
+    assert_eq!(config.ports[2].rx_checksum, RxChecksum::Fill, "the card's");
+    assert_eq!(config.ports[2].addresses.len(), 1);
+    let other = right(&text.replace("vlan = 100\naddr", "vlan = 101\naddr"));
+    let why = restart_needed(&config, &other).unwrap();
+    assert!(
+        why.contains("port \"red\" vlan (100 running, 101 in the file)"),
+        "{why}"
+    );
 }
 
 /// One run shows everything, in the file's order, whatever found it.
