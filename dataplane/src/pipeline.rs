@@ -318,7 +318,7 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// A packet without a connection: it belongs elsewhere, or opens one, or nothing is there
     /// for it. `closing` is what a new SYN takes the place of.
-    #[cold]
+    #[inline(never)]
     fn without_conn<K: Family>(
         &mut self,
         lane: usize,
@@ -371,9 +371,11 @@ impl<Q: PortQueue> Worker<Q> {
                 self.punt(lane, frame, class, now);
             }
             Err(Refusal::NoConnection) => self.refuse(lane, frame, flow, now),
-            Err(Refusal::Ask(owner, message)) => {
+            Err(Refusal::Ask) => {
                 let port = self.lanes[lane].port.id;
-                self.send_errand(owner, message, Some((port, frame)));
+                if let Some((owner, message)) = self.asking.take() {
+                    self.send_errand(owner, message, Some((port, frame)));
+                }
             }
         }
     }

@@ -29,7 +29,8 @@ use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking};
 use crate::sched::{Loads, Memory};
 use crate::service::{Candidate, Snapshot};
 use crate::steer::{
-    Alignment, FragmentOf, Handoff, HandoffKind, KernelEnd, Links, Steer, UselessKey, transmitter,
+    Alignment, FragmentOf, Handoff, HandoffKind, KernelEnd, Links, Message, Steer, UselessKey,
+    transmitter,
 };
 use crate::types::{CoreId, Mac, PortId, Tick};
 
@@ -178,6 +179,8 @@ pub struct Worker<Q: PortQueue> {
     /// Identifications for datagrams of the director's own.
     pub(crate) ids: IpIds,
     pub(crate) fragments: frag::Store<(PortId, Q::Frame), FragmentOf>,
+    /// What `open` wants another worker to be asked, apart because it is large.
+    pub(crate) asking: Option<(CoreId, Message)>,
     /// Always there between bursts.
     pub(crate) columns: Option<Box<Columns>>,
     commands: Consumer<Command>,
@@ -240,6 +243,7 @@ impl<Q: PortQueue> Worker<Q> {
             redirect_ticks: 0,
             ids,
             fragments: frag::Store::new(DATAGRAMS, frag::FRAGMENTS_HELD as u16, secret[2]),
+            asking: None,
             columns: Some(Box::default()),
             commands,
             events,

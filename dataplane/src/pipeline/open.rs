@@ -14,7 +14,7 @@ use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
 use crate::sched::{Loads, Memory, Request};
 use crate::service::{Server, Service, ServiceKey, Snapshot};
 use crate::steer::{Keys, Message};
-use crate::types::{CoreId, Proto, Tick};
+use crate::types::{Proto, Tick};
 use crate::worker::Worker;
 
 /// Servers tried for one packet when answers of the chosen one cannot be told apart (NAT).
@@ -27,8 +27,8 @@ pub(super) enum Refusal {
     Kernel,
     /// For an address of Weir's, but nothing is there.
     NoConnection,
-    /// The owner of the answers' key has to be asked first.
-    Ask(CoreId, Message),
+    /// The owner of the answers' key has to be asked first: [`Worker::asking`] says what.
+    Ask,
 }
 
 impl From<DropReason> for Refusal {
@@ -46,7 +46,7 @@ pub(super) enum Opened {
 
 impl<Q: PortQueue> Worker<Q> {
     /// Opens the connection that `flow` asks for; `tries` servers were refused before.
-    #[cold]
+    #[inline(never)]
     pub(super) fn open<K: Family>(
         &mut self,
         flow: &Flow<K>,
@@ -59,7 +59,8 @@ impl<Q: PortQueue> Worker<Q> {
         if bad_source(from) {
             return Err(DropReason::BadSource.into());
         }
-        if from == to || self.snapshot.address_use(from.ip()).vip {
+        // What comes from a virtual address never gets here (`find_answered`).
+        if from == to {
             return Err(DropReason::Land.into());
         }
         for tries in tries..TRIES {
@@ -128,7 +129,8 @@ impl<Q: PortQueue> Worker<Q> {
                     server,
                     tries,
                 };
-                return Err(Refusal::Ask(owner, message));
+                self.asking = Some((owner, message));
+                return Err(Refusal::Ask);
             }
             let conns = &K::side(&self.sides).conns;
             if conns.lookup(conns.hash(&answers), &answers).is_none() {
