@@ -502,3 +502,92 @@ pub fn answer(frame: &[u8], flags: u8) -> Packet {
     };
     packet.macs(eth::dst(frame), eth::src(frame))
 }
+
+/// A packet without DF, cut into parts for `mtu`.
+pub fn parts(packet: &[u8], mtu: u16) -> Vec<Vec<u8>> {
+    use weir_dataplane::io::Frame;
+    use weir_dataplane::packet::ids::IpIds;
+    use weir_dataplane::packet::{checksum, fragment};
+    let mut whole = packet.to_vec();
+    if whole[12..14] == [8, 0] {
+        whole[20] = 0;
+        checksum::set_ipv4(&mut whole);
+    }
+    let mut ids = IpIds::new(CoreId(0), 1, 77);
+    let frame = BigFrame(whole);
+    let parts = fragment::cut(frame, mtu, &mut ids).unwrap();
+    parts.iter().map(|p| p.bytes().to_vec()).collect()
+}
+
+/// A frame of any length: datagrams before they are cut.
+#[derive(Debug)]
+struct BigFrame(Vec<u8>);
+
+impl weir_dataplane::io::Frame for BigFrame {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+    fn push_front(&mut self, n: usize) -> bool {
+        self.0.splice(..0, std::iter::repeat_n(0, n));
+        true
+    }
+    fn pull_front(&mut self, n: usize) {
+        self.0.drain(..n);
+    }
+    fn set_len(&mut self, len: usize) -> bool {
+        self.0.resize(len, 0);
+        true
+    }
+    fn rx_checksum(&self) -> RxChecksum {
+        RxChecksum::default()
+    }
+    fn another(&self, len: usize) -> Option<BigFrame> {
+        Some(BigFrame(vec![0; len]))
+    }
+}
+
+/// Puts the parts of one datagram, in any order, together again: the packet that was cut, its
+/// identification 0. `None` when a part is missing or they are not of one datagram.
+pub fn reassembled(parts: &[Vec<u8>]) -> Option<Vec<u8>> {
+    use weir_dataplane::packet::{be16, be32, checksum, put16};
+    let first = parts.first()?;
+    let v6 = first[12..14] == [0x86, 0xdd];
+    // Where the data begins, its place, whether more follow, the identification.
+    let read = |f: &[u8]| {
+        if v6 {
+            let word = be16(f, 56);
+            (62, word & 0xfff8, word & 1 != 0, be32(f, 58))
+        } else {
+            let word = be16(f, 20);
+            (34, word << 3, word & 0x2000 != 0, be16(f, 18).into())
+        }
+    };
+    let mut parts: Vec<_> = parts.iter().map(|f| (read(f), f)).collect();
+    parts.sort_by_key(|((_, at, ..), _)| *at);
+    let mut whole = first[..if v6 { 54 } else { 34 }].to_vec();
+    let headers = whole.len();
+    let last = parts.len() - 1;
+    for (nth, ((data, at, more, id), f)) in parts.iter().enumerate() {
+        let right = whole.len() - headers == usize::from(*at)
+            && *more == (nth < last)
+            && *id == parts[0].0.3;
+        if !right {
+            return None;
+        }
+        whole.extend_from_slice(&f[*data..]);
+    }
+    if v6 {
+        whole[20] = first[54];
+        let len = (whole.len() - 54) as u16;
+        put16(&mut whole, 18, len);
+    } else {
+        let len = (whole.len() - 14) as u16;
+        put16(&mut whole, 16, len);
+        whole[18..22].fill(0);
+        checksum::set_ipv4(&mut whole);
+    }
+    Some(whole)
+}

@@ -53,7 +53,7 @@ fn source(f: &[u8]) -> IpAddr {
     }
 }
 
-fn destination(f: &[u8]) -> IpAddr {
+pub(crate) fn destination(f: &[u8]) -> IpAddr {
     match word(f, 12) {
         0x0800 => <[u8; 4]>::try_from(&f[30..34]).unwrap().into(),
         _ => <[u8; 16]>::try_from(&f[38..54]).unwrap().into(),

@@ -2,6 +2,11 @@
 //! DR and TUN (`data/packets.jsonl.gz`, 214 cases of 2,875 steps: a frame in, frames out).
 #![allow(missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
+mod differences;
+mod director;
 mod errors;
 mod recording;
+mod runs;
 mod tunnels;

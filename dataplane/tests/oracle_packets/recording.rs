@@ -23,12 +23,15 @@ pub(crate) struct Case {
     pub(crate) pmtu_disc: bool,
     /// Of the link to the servers.
     pub(crate) server_mtu: u16,
+    pub(crate) client_mtu: u16,
     pub(crate) steps: Vec<Step>,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     pub(crate) note: String,
+    /// The servers were removed just before.
+    pub(crate) servers_removed: bool,
     pub(crate) arrives: Side,
     pub(crate) frame: Vec<u8>,
     /// The frame's L4 checksum is still to be filled in.
@@ -36,7 +39,7 @@ pub(crate) struct Step {
     pub(crate) out: Vec<(Side, Vec<u8>)>,
 }
 
-/// All cases; events between the steps (servers removed) are left out.
+/// All cases.
 pub(crate) fn cases() -> Vec<Case> {
     let mut text = String::new();
     flate2::read::GzDecoder::new(CASES)
@@ -50,21 +53,35 @@ pub(crate) fn cases() -> Vec<Case> {
 fn case(text: &str) -> Case {
     let v: Value = serde_json::from_str(text).unwrap();
     let setup = &v["setup"];
+    let mtu = |link| setup["mtu"][link].as_u64().unwrap() as u16;
     Case {
         name: string(&v["case"]),
         mode: string(&v["mode"]),
         ipvsadm: list(&setup["ipvsadm"]).map(string).collect(),
         pmtu_disc: setup["sysctl"]["pmtu_disc"] != 0,
-        server_mtu: setup["mtu"]["server"].as_u64().unwrap() as u16,
-        steps: list(&v["steps"])
-            .filter(|s| s.get("in").is_some())
-            .map(step)
-            .collect(),
+        server_mtu: mtu("server"),
+        client_mtu: mtu("client"),
+        steps: steps(&v["steps"]),
     }
 }
 
-fn step(v: &Value) -> Step {
+fn steps(v: &Value) -> Vec<Step> {
+    let mut removed = false;
+    let mut steps = Vec::new();
+    for v in list(v) {
+        if v.get("in").is_none() {
+            assert_eq!(v["event"], "servers removed");
+            removed = true;
+            continue;
+        }
+        steps.push(step(v, std::mem::take(&mut removed)));
+    }
+    steps
+}
+
+fn step(v: &Value, servers_removed: bool) -> Step {
     Step {
+        servers_removed,
         note: v["note"].as_str().unwrap_or_default().to_owned(),
         arrives: side(&v["in"]["if"]),
         frame: bytes(&v["in"]["frame"]),
@@ -102,10 +119,7 @@ fn bytes(v: &Value) -> Vec<u8> {
 impl Case {
     /// The value of an option of the first line that adds a server.
     pub(crate) fn server_option(&self, option: &str) -> Option<&str> {
-        let line = self.ipvsadm.iter().find(|l| l.starts_with("-a"))?;
-        let mut words = line.split_whitespace();
-        words.find(|w| *w == option)?;
-        words.next()
+        option_of(self.ipvsadm.iter().find(|l| l.starts_with("-a"))?, option)
     }
 
     /// The address of the first server.
@@ -113,4 +127,11 @@ impl Case {
         let address = self.server_option("-r").unwrap();
         address.parse::<std::net::SocketAddr>().unwrap().ip()
     }
+}
+
+/// The value of an option in a line for ipvsadm.
+pub(crate) fn option_of<'a>(line: &'a str, option: &str) -> Option<&'a str> {
+    let mut words = line.split_whitespace();
+    words.find(|w| *w == option)?;
+    words.next()
 }

@@ -27,7 +27,7 @@ pub(crate) fn tunnel(case: &Case) -> Option<Tunnel> {
     })
 }
 
-fn ends(server: IpAddr) -> Ends {
+pub(crate) fn ends(server: IpAddr) -> Ends {
     let director = match server {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(10, 0, 2, 254)),
         IpAddr::V6(_) => IpAddr::V6("2001:db8:2::fe".parse::<Ipv6Addr>().unwrap()),
