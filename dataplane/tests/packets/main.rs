@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod fragments;
 mod modes;
 mod sctp;
 mod vlans;

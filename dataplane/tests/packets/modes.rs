@@ -21,19 +21,19 @@ use weir_dataplane::{CoreId, Mac, Proto, ServerId, ServiceId};
 use crate::common::*;
 use crate::only;
 
-const VIP4: &str = "10.0.0.10:80";
-const VIP6: &str = "[2001:db8:0::10]:80";
-const CLIENT4: &str = "192.0.2.7:40000";
-const CLIENT6: &str = "[2001:db8:c::7]:40000";
+pub(crate) const VIP4: &str = "10.0.0.10:80";
+pub(crate) const VIP6: &str = "[2001:db8:0::10]:80";
+pub(crate) const CLIENT4: &str = "192.0.2.7:40000";
+pub(crate) const CLIENT6: &str = "[2001:db8:c::7]:40000";
 
 const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
 
-fn at(s: &str) -> SocketAddr {
+pub(crate) fn at(s: &str) -> SocketAddr {
     s.parse().unwrap()
 }
 
 /// A director with one service of each protocol at `vip`, all servers reached by `mode`.
-fn director(shape: &Shape, vip: &str, mode: ForwardMode, servers: &[&str]) -> Director {
+pub(crate) fn director(shape: &Shape, vip: &str, mode: ForwardMode, servers: &[&str]) -> Director {
     director_of(shape, vip, (mode, None), servers)
 }
 
@@ -82,7 +82,7 @@ fn director_of(
     d
 }
 
-fn packet(proto: Proto, from: &str, to: &str, flags: u8) -> Packet {
+pub(crate) fn packet(proto: Proto, from: &str, to: &str, flags: u8) -> Packet {
     let packet = match proto {
         Proto::Tcp => Packet::tcp(at(from), at(to), flags),
         Proto::Udp => Packet::udp(at(from), at(to)),
@@ -100,7 +100,7 @@ fn macs(frame: &[u8]) -> (Mac, Mac) {
     (eth::src(frame), eth::dst(frame))
 }
 
-fn shapes() -> Vec<Shape> {
+pub(crate) fn shapes() -> Vec<Shape> {
     let three = |rss, alignment| Shape {
         rss,
         alignment,
