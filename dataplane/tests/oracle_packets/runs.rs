@@ -298,13 +298,22 @@ fn masked_error(f: &mut [u8], icmp: usize, protocol: u8) {
     }
 }
 
-/// Every step of every case, but for the differences on purpose.
 #[test]
-fn every_case() {
+fn every_case_on_one_core() {
+    every_case(&Shape::default());
+}
+
+#[test]
+fn every_case_on_three_cores() {
+    every_case(&Shape::workers(3));
+}
+
+/// Every step of every case, but for the differences on purpose.
+fn every_case(shape: &Shape) {
     let (mut same, mut kernel, mut differing) = (0, 0, BTreeMap::<&str, usize>::new());
     let mut wrong = Vec::new();
     for case in cases() {
-        let mut d = director(&case, &Shape::default());
+        let mut d = director(&case, shape);
         let of_one_datagram =
             |a: &Step, b: &Step| datagram(a).is_some_and(|n| Some(n) == datagram(b));
         for steps in case.steps.chunk_by(of_one_datagram) {
