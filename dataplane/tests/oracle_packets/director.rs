@@ -10,7 +10,7 @@ use std::sync::Arc;
 use weir_dataplane::command::{Command, PortUpdate};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarget};
-use weir_dataplane::sched::SchedulerKind;
+use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
 use weir_dataplane::{Mac, PortId, Proto, ServerId, ServiceId};
 
@@ -88,7 +88,7 @@ fn snapshot(case: &Case, with_servers: bool) -> Snapshot {
             tunnel: tunnel(case),
         });
         if with_servers {
-            services[n].2.insert(0, Candidate { id, weight: 1 });
+            services[n].2.insert(0, Candidate::new(id, address, 1));
         }
     }
     for ((proto, at, servers), n) in services.into_iter().zip(0..) {
@@ -100,7 +100,7 @@ fn snapshot(case: &Case, with_servers: bool) -> Snapshot {
                 vip: at.ip(),
                 port: at.port(),
             },
-            scheduler: SchedulerKind::rr,
+            scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
             servers,
             local_addresses: Default::default(),
         }));
