@@ -65,20 +65,32 @@ impl Config {
     /// With a service on the VIP of `vip`, and server 1 by its address of `rip` behind it, both on
     /// `port`. `more` is the rest of the service's keys: how it forwards.
     pub(crate) fn service(
-        mut self,
+        self,
         protocol: &str,
         (vip, rip): (Family, Family),
         port: u16,
         more: &str,
     ) -> Config {
-        let virtual_address = SocketAddr::new(vip.vip(), port);
-        let server = SocketAddr::new(rip.rip(1), port);
+        let vip = SocketAddr::new(vip.vip(), port);
+        self.service_by(protocol, vip, SocketAddr::new(rip.rip(1), port), more)
+    }
+
+    /// As [`Config::service`], of any address, by any server.
+    pub(crate) fn service_by(
+        mut self,
+        protocol: &str,
+        vip: SocketAddr,
+        server: SocketAddr,
+        more: &str,
+    ) -> Config {
+        // A name's characters are letters, digits and few others: no brackets.
+        let name = format!("{protocol}-{}-{}", vip.ip(), vip.port());
         let _ = write!(
             self.services,
             "
 [[service]]
-name = \"{protocol}-{vip:?}-{port}\"
-address = \"{virtual_address}\"
+name = \"{name}\"
+address = \"{vip}\"
 protocol = \"{protocol}\"
 scheduler = \"rr\"
 {more}

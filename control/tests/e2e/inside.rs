@@ -44,13 +44,11 @@ fn kernel_ipvs_in_a_guest() {
 }
 
 #[test]
-#[ignore = "until the configuration takes it"]
 fn tunnels_in_a_guest() {
     boot("inside::tunnels::");
 }
 
 #[test]
-#[ignore = "until the configuration takes it"]
 fn sctp_in_a_guest() {
     boot("inside::sctp::");
 }

@@ -36,22 +36,19 @@ mod twins;
 /// Makes a test of `fn $test(workers: usize)` for one, two and three workers: what holds for one
 /// must hold for all (DESIGN.md, "Who owns a flow").
 macro_rules! with_1_2_and_3_workers {
-    ($(#[$attribute:meta])* $test:ident) => {
+    ($test:ident) => {
         mod $test {
             #[test]
-            $(#[$attribute])*
             fn one_worker() {
                 super::$test(1);
             }
 
             #[test]
-            $(#[$attribute])*
             fn two_workers() {
                 super::$test(2);
             }
 
             #[test]
-            $(#[$attribute])*
             fn three_workers() {
                 super::$test(3);
             }

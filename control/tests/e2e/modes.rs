@@ -1,6 +1,8 @@
 //! Every way of forwarding that needs nothing special of this machine's kernel, with real servers
 //! set up by `scripts/realserver` as users do. What needs more is in `inside/`.
 
+use std::net::SocketAddr;
+
 use crate::carry::{LARGE, carries, carries_for_the_client};
 use crate::config::{Config, LIPS, LIPS6};
 use crate::families::Family::{self, V4, V6};
@@ -19,10 +21,7 @@ pub(crate) fn fullnat(rip: Family) -> String {
     format!("forward = \"fullnat\"\nlocal_addresses = [\"{lips}\"]")
 }
 
-with_1_2_and_3_workers!(
-    #[ignore = "until the configuration takes it"]
-    fullnat_in_and_between_families
-);
+with_1_2_and_3_workers!(fullnat_in_and_between_families);
 
 /// FULL-NAT over IPv6, NAT64 and NAT46.
 fn fullnat_in_and_between_families(workers: usize) {
@@ -36,10 +35,7 @@ fn fullnat_in_and_between_families(workers: usize) {
     }
 }
 
-with_1_2_and_3_workers!(
-    #[ignore = "until the configuration takes it"]
-    nat
-);
+with_1_2_and_3_workers!(nat);
 
 /// Answers go back through the director, which is the servers' default route.
 fn nat(workers: usize) {
@@ -55,10 +51,7 @@ fn nat(workers: usize) {
     }
 }
 
-with_1_2_and_3_workers!(
-    #[ignore = "until the configuration takes it"]
-    dr
-);
+with_1_2_and_3_workers!(dr);
 
 /// Answers go straight from the server to the client.
 fn dr(workers: usize) {
@@ -75,9 +68,25 @@ fn dr(workers: usize) {
     }
 }
 
+/// The director itself serves: packets for the VIP go up to its kernel, where nginx listens.
+#[test]
+fn local() {
+    let Some(lab) = Lab::new(1) else { return };
+    let nginx = Nginx::in_director(&lab);
+    let mut config = Config::new(2);
+    for family in [V4, V6] {
+        let vip = SocketAddr::new(family.vip(), 80);
+        config = config.service_by("tcp", vip, vip, "forward = \"local\"");
+    }
+    let _weir = Director::start(&lab, &config);
+    for family in [V4, V6] {
+        let title = format!("local, {family:?}");
+        carries_for_the_client(&lab, &nginx, family, LARGE / 10, &title);
+    }
+}
+
 /// VXLAN, the one tunnel that every kernel has: either family inside, either outside.
 #[test]
-#[ignore = "until the configuration takes it"]
 fn vxlan() {
     for outer in [V4, V6] {
         let Some(lab) = Lab::new(1) else { return };
@@ -100,14 +109,12 @@ fn vxlan() {
 
 /// One port for clients and servers alike.
 #[test]
-#[ignore = "until the configuration takes it"]
 fn one_armed_fullnat() {
     let config = Config::new(2).service("tcp", (V4, V4), 80, &fullnat(V4));
     one_armed(&config.service("tcp", (V6, V6), 80, &fullnat(V6)), None);
 }
 
 #[test]
-#[ignore = "until the configuration takes it"]
 fn one_armed_nat() {
     let [dip4, dip6] = [V4, V6].map(Family::director_in_lan);
     let args = format!("nat --gateway {dip4} {dip6}");
@@ -115,7 +122,6 @@ fn one_armed_nat() {
 }
 
 #[test]
-#[ignore = "until the configuration takes it"]
 fn one_armed_dr() {
     let [vip4, vip6] = [V4, V6].map(Family::vip);
     let args = format!("dr --vip {vip4} {vip6}");

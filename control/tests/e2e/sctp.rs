@@ -87,11 +87,11 @@ fn serve(mut association: TcpStream) {
     }
 }
 
-/// The client sends half a megabyte to the echo service behind the VIP of `family`, and every
+/// The client sends 200 kB, many windows of SCTP's, to the echo service behind the VIP of `family`, and every
 /// byte comes back. `title` is for messages.
 pub(crate) fn echoes(lab: &Lab, family: Family, title: &str) {
     let [client, vip] = [family.client(), family.vip()];
-    let bytes: Vec<u8> = (0..500_000_u32)
+    let bytes: Vec<u8> = (0..150_000_u32)
         .flat_map(u32::to_be_bytes)
         .skip(7)
         .step_by(3)

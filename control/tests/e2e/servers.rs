@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::topology::{Lab, Process, checked, eventually, rip};
+use crate::topology::{Lab, Netns, Process, checked, eventually, rip};
 
 /// nginx in one real server. `/` answers with the server's name (`rs1`), `/files/` serves and
 /// takes (PUT) documents, `/slow/` serves the same ones at [`SLOW_BYTES_PER_S`].
@@ -30,14 +30,22 @@ impl Nginx {
         servers.collect()
     }
 
+    /// Starts nginx in the director itself, named `rs0`.
+    pub(crate) fn in_director(lab: &Lab) -> Nginx {
+        Nginx::start_in(lab, &lab.director, 0)
+    }
+
     fn start(lab: &Lab, number: usize) -> Nginx {
+        Nginx::start_in(lab, &lab.servers[number - 1], number)
+    }
+
+    fn start_in(lab: &Lab, netns: &Netns, number: usize) -> Nginx {
         let dir = lab.dir().join(format!("rs{number}"));
         let files = dir.join("files");
         std::fs::create_dir_all(&files).expect("the lab's directory is ours");
         let conf = dir.join("nginx.conf");
         std::fs::write(&conf, nginx_conf(&dir, number)).expect("it is ours");
 
-        let netns = &lab.servers[number - 1];
         let mut command = netns.command("nginx");
         command.arg("-e").arg(dir.join("error.log"));
         let process = Process::start("nginx", command.arg("-c").arg(&conf));
