@@ -1,6 +1,6 @@
 //! Schedulers: which real server a new connection gets.
 //!
-//! One file each and one line in `schedulers!`. A scheduler is a pure `pick` over a [`View`]: the
+//! One file each and one line in `schedulers!`. A scheduler is a pure `pick` over a `View`: the
 //! servers, their loads, the packet, and the table that was worked out from the servers where the
 //! snapshot was built ([`Scheduler::new`], outside the workers). What it remembers between picks
 //! is a [`Memory`], which lives in the worker by service id and survives snapshots. `None` means
