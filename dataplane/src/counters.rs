@@ -104,6 +104,8 @@ drop_reasons! {
     Land => "land",
     /// A UDP fragment without a checksum on its way to IPv6, which wants one (RFC 7915 4.5).
     FragmentWithoutChecksum => "fragment_without_checksum",
+    /// A fragment of what a PROXY header goes in front of: only whole datagrams take one.
+    FragmentOfProxied => "fragment_of_proxied",
     /// A fragment of an impossible length or place in its datagram.
     BadFragment => "bad_fragment",
     /// A first fragment too short for the headers up to the ports.
@@ -193,6 +195,10 @@ pub struct WorkerCounters {
     pub icmp_errors: Cell,
     /// Partial L4 checksums completed (ports with `rx_checksum = "fill"`).
     pub checksums_filled: Cell,
+    /// Packets that told a server the client's address.
+    pub clients_told: Cell,
+    /// Packets that had no room for it (a full header, the MTU) and went without.
+    pub clients_untold: Cell,
     /// Turns of the loop that found nothing to do.
     pub idle_polls: Cell,
     /// Turns of the loop that found work.
@@ -304,6 +310,8 @@ impl WorkerCounters {
             lip_early_reuse: Cell::default(),
             icmp_errors: Cell::default(),
             checksums_filled: Cell::default(),
+            clients_told: Cell::default(),
+            clients_untold: Cell::default(),
             idle_polls: Cell::default(),
             busy_polls: Cell::default(),
             ports: (0..ports).map(|_| PortCounters::default()).collect(),

@@ -28,6 +28,7 @@ use crate::worker::Worker;
 
 mod abort;
 mod aside;
+mod carried;
 mod errands;
 mod family;
 mod fragments;
@@ -355,8 +356,12 @@ impl<Q: PortQueue> Worker<Q> {
     ) {
         let dir = Direction::Inbound;
         match opened {
-            Ok(Opened::Same(id)) => self.carry_on(lane, frame, flow, Hit { id, dir }, now),
+            Ok(Opened::Same(id)) => {
+                self.begin_carrying::<K>(id, flow.says, now);
+                self.carry_on(lane, frame, flow, Hit { id, dir }, now);
+            }
             Ok(Opened::Translated(id)) => {
+                self.begin_carrying::<Key6>(id, flow.says, now);
                 let flow = flow.with_key(flow.key.widened());
                 self.carry_on(lane, frame, &flow, Hit { id, dir }, now);
             }

@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 use rtrb::{Consumer, Producer};
 
 use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
+use crate::conn::side::SideTable;
 use crate::conn::state::Standing;
 use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
@@ -181,6 +182,8 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) fragments: frag::Store<(PortId, Q::Frame), FragmentOf>,
     /// What `open` wants another worker to be asked, apart because it is large.
     pub(crate) asking: Option<(CoreId, Message)>,
+    /// What some connections need beside their entry.
+    pub(crate) records: SideTable,
     /// Always there between bursts.
     pub(crate) columns: Option<Box<Columns>>,
     commands: Consumer<Command>,
@@ -213,6 +216,12 @@ impl<Q: PortQueue> Worker<Q> {
             v4: side(&steer, setup.max_connections, pages, secret, now)?,
             v6: side(&steer, setup.max_connections6, pages, secret, now)?,
         };
+        let connections = setup.max_connections.saturating_add(setup.max_connections6);
+        let records = SideTable::new(connections);
+        let records = records.map_err(|source| SetupError::Memory {
+            connections,
+            source,
+        })?;
         let lane = |port| Lane {
             port,
             out: Burst::new(),
@@ -244,6 +253,7 @@ impl<Q: PortQueue> Worker<Q> {
             ids,
             fragments: frag::Store::new(DATAGRAMS, frag::FRAGMENTS_HELD as u16, secret[2]),
             asking: None,
+            records,
             columns: Some(Box::default()),
             commands,
             events,
@@ -298,6 +308,12 @@ impl<Q: PortQueue> Worker<Q> {
     #[must_use]
     pub fn conns6(&self) -> &ConnTable<Key6> {
         &self.sides.v6.conns
+    }
+
+    /// Connections that need something beside their entry.
+    #[must_use]
+    pub fn side_records(&self) -> u32 {
+        self.records.used()
     }
 
     fn receive(&mut self, lane: usize, now: Tick) -> usize {
@@ -633,10 +649,14 @@ fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usiz
         }
     };
     let conns = &mut K::side_mut(&mut worker.sides).conns;
+    let records = &mut worker.records;
     let looked = conns.expire(
         now,
         TIMERS_A_TURN,
         |conn| {
+            if let Some(record) = conn.side() {
+                records.give_back(record);
+            }
             if conn.is_connection() {
                 expired += 1;
                 conn_gone(counters, conn);

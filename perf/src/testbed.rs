@@ -113,6 +113,7 @@ pub(crate) fn snapshot(connections: u32, closing: u32, counters: &WorkerCounters
         },
         scheduler: Scheduler::new(SchedulerKind::wrr, Options::default(), &servers),
         servers,
+        client_address: Default::default(),
         local_addresses: (0..addresses)
             .map(|n| IpAddr::V4(Ipv4Addr::from(0x0a02_0001 + n)))
             .collect(),

@@ -105,6 +105,7 @@ fn finish_service(service: ServiceDraft<'_>) -> Service {
         forward: service.forward,
         local_addresses: ranges.flat_map(|r| r.value.addresses()).collect(),
         port: service.port.map(|t| t.value),
+        client_address: service.client_address,
         timeouts: service.timeouts,
         servers: service.servers.into_iter().map(server).collect(),
     }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use weir_dataplane::Proto;
 use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::{Options, Rows, SchedulerKind};
 
@@ -57,6 +58,7 @@ pub(super) struct ServiceDraft<'t> {
     pub(super) tunnel: Option<Tunnel>,
     pub(super) local_addresses: Vec<At<Range>>,
     pub(super) port: Option<At<String>>,
+    pub(super) client_address: ClientAddress,
     pub(super) timeouts: TimeoutChanges,
     pub(super) servers: Vec<ServerDraft<'t>>,
 }
@@ -99,22 +101,59 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
     let protocols = [Proto::Tcp, Proto::Udp, Proto::Sctp].map(|p| (p.name(), p));
     let scheduler = section.choice(p, "scheduler", &schedulers, &[]);
     let kind = scheduler.map_or(defaults::SCHEDULER, |s| s.value);
-    let carriers = ["toa", "proxy-v1", "proxy-v2"];
-    section.choice(p, "client_address", &[("none", ())], &carriers);
-    ServiceDraft {
+    let protocol = section.choice(p, "protocol", &protocols, &[]);
+    let client_address = client_address(p, &section, protocol.as_ref().map(|p| p.value));
+    let draft = ServiceDraft {
         name: section.parsed(p, "name", scalars::label),
         address: section.parsed(p, "address", scalars::endpoint),
-        protocol: section.choice(p, "protocol", &protocols, &[]),
+        protocol,
         scheduler: kind,
         options: options(p, &section, kind),
         forward: forwarding::forward(p, &section).unwrap_or(defaults::FORWARD),
         tunnel: forwarding::tunnel(p, &section),
         local_addresses: local_addresses(p, &section),
         port: section.parsed(p, "port", scalars::interface),
+        client_address: client_address
+            .as_ref()
+            .map_or(ClientAddress::none, |c| c.value),
         timeouts: states::changes(p, &section),
         servers: servers(p, &section),
         section,
+    };
+    if let Some(carrier) = client_address.filter(|c| c.value != ClientAddress::none) {
+        let mut modes = draft.servers.iter().map(|s| draft.mode_of(s));
+        if let Some(mode) = modes.find(|mode| *mode != ForwardMode::fullnat) {
+            let why = format!(
+                "client_address = {:?}: with forward = {:?} servers see the client's address \
+                 themselves; use \"none\", or forward = \"fullnat\"",
+                carrier.value.name(),
+                mode.name()
+            );
+            draft.section.problem(p, carrier.at, &why);
+        }
     }
+    draft
+}
+
+/// How servers are told the client's address: not every protocol has room for each.
+fn client_address(
+    p: &mut Problems<'_>,
+    section: &Section<'_>,
+    protocol: Option<Proto>,
+) -> Option<At<ClientAddress>> {
+    let all: Vec<_> = ClientAddress::ALL.iter().map(|c| (c.name(), *c)).collect();
+    let chosen = section.choice(p, "client_address", &all, &["uoa-opp"])?;
+    if let Some(protocol) = protocol.filter(|protocol| !chosen.value.carries(*protocol)) {
+        let fitting = ClientAddress::ALL.iter().filter(|c| c.carries(protocol));
+        let why = format!(
+            "client_address = {:?}: not for {}; use {}",
+            chosen.value.name(),
+            protocol.name(),
+            alternatives(fitting.map(|c| c.name()))
+        );
+        section.problem(p, chosen.at, &why);
+    }
+    Some(chosen)
 }
 
 /// The scheduler's flags, and the size of mh's table.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use weir_dataplane::conn::state::{Rules, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::{Options, SchedulerKind};
 use weir_dataplane::service::ServiceKey;
@@ -206,6 +207,8 @@ pub(crate) struct Service {
     /// The twin for those of its addresses that no port's network places
     /// ([`Config::network_of`]).
     pub port: Option<String>,
+    /// How its servers are told the client's address.
+    pub client_address: ClientAddress,
     /// How long its connections last, where that is not as in `[timeouts]`.
     pub timeouts: TimeoutChanges,
     /// Its real servers, in the file's order; may be empty.

@@ -30,6 +30,8 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         lip_early_reuse,
         icmp_errors,
         checksums_filled,
+        clients_told,
+        clients_untold,
         idle_polls,
         busy_polls,
         ports: _,
@@ -101,6 +103,16 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "checksums_filled",
             "Partial checksums completed (ports with rx_checksum = \"fill\").",
             checksums_filled,
+        ),
+        (
+            "clients_told",
+            "Packets that told a real server the client's address (client_address).",
+            clients_told,
+        ),
+        (
+            "clients_untold",
+            "Packets with no room for the client's address, which went without.",
+            clients_untold,
         ),
         (
             "idle_polls",

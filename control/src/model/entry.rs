@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{self, ServiceKey};
@@ -36,6 +37,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) local_addresses: Vec<IpAddr>,
     /// The port named for addresses that no network places.
     pub(crate) port: Option<String>,
+    /// How its servers are told the client's address.
+    pub(crate) client_address: ClientAddress,
     /// The timeouts that it sets for its connections.
     pub(crate) timeouts: TimeoutChanges,
     /// Whether it was removed and waits for its last connection.
@@ -120,6 +123,7 @@ impl ServiceEntry {
             forward: config.forward,
             local_addresses: Vec::new(),
             port: None,
+            client_address: ClientAddress::none,
             timeouts: TimeoutChanges::default(),
             removed: true,
             servers: Vec::new(),
@@ -163,6 +167,7 @@ impl ServiceEntry {
         self.local_addresses.clone_from(&config.local_addresses);
         self.port.clone_from(&config.port);
         self.timeouts = config.timeouts;
+        self.client_address = config.client_address;
         self.vip_port = place(self.key.vip);
         if self.removed {
             self.removed = false;
@@ -219,6 +224,10 @@ impl ServiceEntry {
         if self.port != config.port {
             let (old, new) = (or_none(&self.port), or_none(&config.port));
             keys.push(format!("port {old} to {new}"));
+        }
+        if self.client_address != config.client_address {
+            let (old, new) = (self.client_address.name(), config.client_address.name());
+            keys.push(format!("client_address {old} to {new}"));
         }
         if self.timeouts != config.timeouts {
             keys.push("timeouts".to_owned());
@@ -316,6 +325,7 @@ impl ServiceEntry {
             scheduler,
             servers,
             local_addresses: self.local_addresses.iter().copied().collect(),
+            client_address: self.client_address,
         };
         self.published.insert(Arc::new(service)).clone()
     }

@@ -11,6 +11,7 @@
 
 use std::net::SocketAddr;
 
+use super::side::SideId;
 use super::state::{Direction, State};
 use crate::forward::ForwardMode;
 use crate::packet::checksum::Diff;
@@ -85,11 +86,25 @@ impl Flags {
     pub(super) const NO_INBOUND: Flags = Flags(32);
     /// Packets with the outbound key are not looked for.
     pub(super) const NO_OUTBOUND: Flags = Flags(64);
+    /// It has a record in the side table, and that concerns its packets.
+    pub const SIDE: Flags = Flags(128);
 
     /// Both.
     #[must_use]
     pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
+    }
+
+    /// With [`Flags::ASIDE`] if any of the others concerns packets, without it if none does.
+    const fn with_aside(self) -> Flags {
+        const CONCERN_PACKETS: Flags = Flags::ONE_WAY
+            .with(Flags::TRANSLATED)
+            .with(Flags::REDIRECT)
+            .with(Flags::SIDE);
+        match self.0 & CONCERN_PACKETS.0 {
+            0 => Flags(self.0 & !Flags::ASIDE.0),
+            _ => self.with(Flags::ASIDE),
+        }
     }
 
     /// Whether all of `other` is in it.
@@ -125,11 +140,7 @@ impl<K: Key> NewConn<K> {
             false => Flags::NONE,
         };
         let flags = self.flags.with(one_way);
-        const CONCERN_PACKETS: Flags = Flags::ONE_WAY.with(Flags::TRANSLATED).with(Flags::REDIRECT);
-        match flags.0 & CONCERN_PACKETS.0 {
-            0 => flags,
-            _ => flags.with(Flags::ASIDE),
-        }
+        flags.with_aside()
     }
 }
 
@@ -264,6 +275,27 @@ impl<K: Key> Conn<K> {
     #[inline]
     pub(crate) fn answered(&mut self) {
         self.flags.0 &= !Flags::ONE_WAY.0;
+    }
+
+    /// Its record in the side table.
+    #[inline]
+    pub(crate) fn side(&self) -> Option<SideId> {
+        self.flags.has(Flags::SIDE).then_some(SideId(self.side))
+    }
+
+    /// Gives it a record in the side table, or takes it away: without one its packets go the
+    /// ordinary way again, if nothing else speaks against it.
+    pub(crate) fn set_side(&mut self, record: Option<SideId>) {
+        let others = Flags(self.flags.0 & !Flags::SIDE.0);
+        self.flags = match record {
+            Some(SideId(at)) => {
+                self.side = at;
+                others.with(Flags::SIDE).with_aside()
+            }
+            // One-way connections stay aside when their first answer has passed, see `answered`.
+            None if self.mode().is_one_way() => others,
+            None => others.with_aside(),
+        };
     }
 
     /// The worker that has the connection which this redirect stands for.

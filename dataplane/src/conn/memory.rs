@@ -17,6 +17,8 @@ unsafe impl Zeroable for u32 {}
 unsafe impl<K: crate::packet::Key> Zeroable for super::entry::Conn<K> {}
 // SAFETY: arrays of plain numbers.
 unsafe impl Zeroable for super::index::Line {}
+// SAFETY: plain numbers, and `ClientAddress`, whose zero is `ClientAddress::none`.
+unsafe impl Zeroable for super::side::Record {}
 // SAFETY: arrays of plain numbers.
 unsafe impl Zeroable for super::wheel::Chunk {}
 

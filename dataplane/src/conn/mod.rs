@@ -11,6 +11,7 @@ mod hash;
 mod index;
 #[allow(unsafe_code)]
 mod memory;
+pub(crate) mod side;
 pub mod state;
 mod table;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use crate::packet::ipv4;
 
+pub mod carrier;
 pub(crate) mod dr;
 pub(crate) mod fullnat;
 mod rewrite;

@@ -6,10 +6,20 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
+
+use arrayvec::ArrayVec;
+
 use crate::counters::DropReason;
 
 /// Bytes of a header without options.
 pub const MIN_LEN: usize = 20;
+/// Bytes of the longest header.
+pub const MAX_LEN: usize = 60;
+/// One byte of padding among the options.
+pub const NOP: u8 = 1;
+/// The options' end, before the header's.
+const END: u8 = 0;
 /// Offset of the sequence number from the header's start.
 pub const SEQ_AT: usize = 4;
 /// Offset of the acknowledgement number.
@@ -47,4 +57,28 @@ pub fn check(segment: &[u8]) -> Result<&[u8; MIN_LEN], DropReason> {
         return Err(DropReason::BadTcpHeader);
     }
     Ok(tcp)
+}
+
+/// The options of a whole header that have a length, each from its kind on: two bytes at least.
+/// They end at the first that makes no sense.
+#[must_use]
+pub fn options(header: &[u8]) -> ArrayVec<Range<usize>, { (MAX_LEN - MIN_LEN) / 2 }> {
+    let mut found = ArrayVec::new();
+    let mut at = MIN_LEN;
+    while let Some(&[kind, ref rest @ ..]) = header.get(at..) {
+        let len = match (kind, rest.first()) {
+            (END, _) => break,
+            (NOP, _) => {
+                at += 1;
+                continue;
+            }
+            (_, Some(&len)) if len >= 2 => usize::from(len),
+            _ => break,
+        };
+        if at + len > header.len() || found.try_push(at..at + len).is_err() {
+            break;
+        }
+        at += len;
+    }
+    found
 }

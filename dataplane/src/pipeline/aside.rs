@@ -41,6 +41,9 @@ impl<Q: PortQueue> Worker<Q> {
         if flow.ttl <= 1 && !stays {
             return self.ttl_expired(lane, frame, now);
         }
+        if conn.flags().has(Flags::SIDE) {
+            return self.carried(lane, frame, flow, hit, now);
+        }
         match hit.dir {
             Direction::Inbound => self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now),
             Direction::Outbound => self.pass_on::<K, OUTBOUND>(lane, frame, flow, hit, None, now),

@@ -180,8 +180,12 @@ impl<Q: PortQueue> Worker<Q> {
         }
         let dir = Direction::Inbound;
         match self.open(flow, 0, now) {
-            Ok(Opened::Same(id)) => self.carry_part(lane, frame, flow, Hit { id, dir }, part, now),
+            Ok(Opened::Same(id)) => {
+                self.begin_carrying::<K>(id, flow.says, now);
+                self.carry_part(lane, frame, flow, Hit { id, dir }, part, now);
+            }
             Ok(Opened::Translated(id)) => {
+                self.begin_carrying::<Key6>(id, flow.says, now);
                 let flow = flow.with_key(flow.key.widened());
                 self.carry_part(lane, frame, &flow, Hit { id, dir }, part, now);
             }
@@ -204,6 +208,9 @@ impl<Q: PortQueue> Worker<Q> {
     ) {
         if K::side(&self.sides).conns.get(hit.id).is_let_go() {
             return self.counters.dropped(DropReason::NoConnection);
+        }
+        if self.takes_no_parts::<K>(hit) {
+            return self.counters.dropped(DropReason::FragmentOfProxied);
         }
         if flow.ttl <= 1 {
             return self.ttl_expired(lane, frame, now);

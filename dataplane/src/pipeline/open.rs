@@ -200,6 +200,9 @@ impl<Q: PortQueue> Worker<Q> {
     /// Forgets a connection before its time.
     pub(super) fn close<K: Family>(&mut self, id: ConnId) {
         if let Some(conn) = K::side_mut(&mut self.sides).conns.remove(id) {
+            if let Some(record) = conn.side() {
+                self.records.give_back(record);
+            }
             if conn.is_connection() {
                 conn_gone(&self.counters, &conn);
             }

@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 
 use crate::conn::state::{Rules, TimeoutChanges, TimeoutSets, Timeouts};
 use crate::forward::ForwardMode;
+use crate::forward::carrier::ClientAddress;
 use crate::forward::tun::Tunnel;
 use crate::sched::Scheduler;
 use crate::types::{Proto, ServerId, ServiceId};
@@ -47,6 +48,8 @@ pub struct Service {
     pub servers: Vec<Candidate>,
     /// FULL-NAT's local addresses: what servers see as the client.
     pub local_addresses: LocalAddresses,
+    /// How its FULL-NAT servers are told the client's address.
+    pub client_address: ClientAddress,
 }
 
 impl Service {

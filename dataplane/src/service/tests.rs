@@ -13,6 +13,7 @@ fn service(id: u32, vip: [u8; 4], port: u16) -> Arc<Service> {
         scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &[]),
         servers: vec![],
         local_addresses: [IpAddr::from([10, 1, 0, 100])].into_iter().collect(),
+        client_address: Default::default(),
     })
 }
 

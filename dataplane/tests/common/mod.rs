@@ -138,6 +138,7 @@ pub fn services(
             },
             scheduler: Scheduler::new(scheduler, Options::default(), &candidates),
             servers: candidates,
+            client_address: Default::default(),
             local_addresses: [LIP, Ipv4Addr::new(10, 1, 0, 101)]
                 .map(IpAddr::V4)
                 .into_iter()

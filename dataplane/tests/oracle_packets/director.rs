@@ -102,6 +102,7 @@ fn snapshot(case: &Case, with_servers: bool) -> Snapshot {
             },
             scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
             servers,
+            client_address: Default::default(),
             local_addresses: Default::default(),
         }));
     }

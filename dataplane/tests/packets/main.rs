@@ -1,5 +1,6 @@
 //! Packet in, packet out: bytes and counters of single packets through one and three workers.
 
+mod carriers;
 #[path = "../common/mod.rs"]
 mod common;
 mod fragments;

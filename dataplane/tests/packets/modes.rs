@@ -6,6 +6,7 @@ use std::sync::Arc;
 use weir_dataplane::command::{Command, PortUpdate};
 use weir_dataplane::counters::{DropReason, ServerCounters};
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::io::sim::SimPool;
 use weir_dataplane::io::{Frame, RxChecksum};
@@ -34,7 +35,18 @@ pub(crate) fn at(s: &str) -> SocketAddr {
 
 /// A director with one service of each protocol at `vip`, all servers reached by `mode`.
 pub(crate) fn director(shape: &Shape, vip: &str, mode: ForwardMode, servers: &[&str]) -> Director {
-    director_of(shape, vip, (mode, None), servers)
+    director_of(shape, vip, (mode, None), servers, ClientAddress::none)
+}
+
+/// As [`director`], where servers are told the client's address.
+pub(crate) fn director_telling(
+    shape: &Shape,
+    vip: &str,
+    mode: ForwardMode,
+    servers: &[&str],
+    client_address: ClientAddress,
+) -> Director {
+    director_of(shape, vip, (mode, None), servers, client_address)
 }
 
 fn director_of(
@@ -42,6 +54,7 @@ fn director_of(
     vip: &str,
     (mode, tunnel): (ForwardMode, Option<Tunnel>),
     servers: &[&str],
+    client_address: ClientAddress,
 ) -> Director {
     let mut d = Director::new(shape);
     let mut b = SnapshotBuilder::default();
@@ -69,6 +82,7 @@ fn director_of(
             },
             scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &candidates),
             servers: candidates,
+            client_address,
             local_addresses: ["10.1.0.100", "10.1.0.101", "2001:db8:1::64"]
                 .map(|a| a.parse().unwrap())
                 .into_iter()
@@ -318,6 +332,7 @@ fn answers_are_told_apart() {
                 scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
                 servers,
                 local_addresses: Default::default(),
+                client_address: Default::default(),
             }));
         }
         let snapshot = Arc::new(b.build(3));
@@ -403,7 +418,7 @@ fn tunnels_carry_the_packet_as_it_is() {
     for (client, vip, server, protocol, source) in rows {
         for shape in shapes() {
             let tun = (ForwardMode::tun, Some(Tunnel::Ipip));
-            let mut d = director_of(&shape, vip, tun, &[server]);
+            let mut d = director_of(&shape, vip, tun, &[server], ClientAddress::none);
             let sent = packet(Proto::Tcp, client, vip, SYN);
             let (to, f) = only(d.exchange(WAN, &sent.build()));
             assert_eq!((to, macs(&f)), (To::Port(LAN), (LAN_MAC, server_mac(11))));
@@ -680,7 +695,13 @@ fn what_may_be_cut_is_cut_to_the_link() {
         (ForwardMode::tun, Some(Tunnel::Ipip)),
     ] {
         let servers = ["10.1.0.11:80"];
-        let mut d = director_of(&Shape::default(), VIP4, (mode, tunnel), &servers);
+        let mut d = director_of(
+            &Shape::default(),
+            VIP4,
+            (mode, tunnel),
+            &servers,
+            ClientAddress::none,
+        );
         let mtu = |mtu| PortUpdate {
             port: LAN,
             mac: LAN_MAC,

@@ -48,6 +48,7 @@ fn serve(d: &mut Director, mode: ForwardMode) {
         },
         scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
         servers,
+        client_address: Default::default(),
         local_addresses: [LIP.into()].into_iter().collect(),
     }));
     b.timeouts_of(ServiceId(0), &own);

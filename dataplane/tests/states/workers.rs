@@ -89,6 +89,7 @@ fn snapshot(
             },
             scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
             servers,
+            client_address: Default::default(),
             local_addresses: locals.into_iter().collect(),
         }));
     }

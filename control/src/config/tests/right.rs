@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Options, Rows, SchedulerKind};
 use weir_dataplane::service::ServiceKey;
 use weir_dataplane::{Proto, Tick};
@@ -110,6 +111,7 @@ fn quickstart_says_what_the_script_builds() {
                 forward: ForwardMode::fullnat,
                 local_addresses: (100..=103).map(|n| IpAddr::from([10, 1, 0, n])).collect(),
                 port: None,
+                client_address: ClientAddress::none,
                 timeouts: TimeoutChanges::default(),
                 servers: vec![
                     server("10.1.0.11:80", 100),
@@ -129,6 +131,7 @@ fn quickstart_says_what_the_script_builds() {
                 forward: ForwardMode::fullnat,
                 local_addresses: (100..=103).map(|n| IpAddr::from([10, 1, 0, n])).collect(),
                 port: None,
+                client_address: ClientAddress::none,
                 timeouts: TimeoutChanges::default(),
                 servers: vec![
                     server("10.1.0.11:53", 1),

@@ -11,6 +11,7 @@ use proptest::sample::Index;
 use weir_dataplane::Proto;
 use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Options, SchedulerKind};
 use weir_dataplane::service::Snapshot;
 
@@ -72,6 +73,7 @@ fn service(number: u8, servers: u8, locals: u8) -> config::Service {
             .map(|n| IpAddr::from([10, 1, 0, 100 + n]))
             .collect(),
         port: None,
+        client_address: ClientAddress::none,
         timeouts: TimeoutChanges::default(),
         servers: bits(servers).map(server).collect(),
     }
