@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod cables;
+mod carriers;
 mod carry;
 mod client;
 mod config;
