@@ -5,6 +5,7 @@
 //! median: on a shared machine the fastest is the least disturbed.
 
 use serde::Serialize;
+use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::packet::tcp::flags::{ACK, SYN};
 
 use crate::alloc::allocations;
@@ -25,6 +26,10 @@ pub(crate) struct Args {
     /// servers' answers), `new` (every packet opens a connection).
     #[arg(long, value_delimiter = ',', default_values_t = ["in".to_string(), "both".to_string(), "new".to_string()])]
     kinds: Vec<String>,
+    /// Ways of forwarding, one row each: fullnat, nat, dr, tun (IP in IP). The last two have
+    /// clients' packets only.
+    #[arg(long, value_delimiter = ',', default_values_t = ["fullnat".to_string()])]
+    modes: Vec<String>,
     /// Timed rounds of 8,192 packets a row.
     #[arg(long, default_value_t = 60)]
     rounds: usize,
@@ -84,10 +89,28 @@ fn lengths(size: &str) -> anyhow::Result<Vec<usize>> {
     Ok(vec![size - 4])
 }
 
+/// The way of forwarding of this name.
+fn mode(name: &str) -> anyhow::Result<ForwardMode> {
+    let known = [
+        ForwardMode::fullnat,
+        ForwardMode::nat,
+        ForwardMode::dr,
+        ForwardMode::tun,
+    ];
+    let mode = known.into_iter().find(|m| m.name() == name);
+    mode.ok_or_else(|| anyhow::anyhow!("mode {name}: use fullnat, nat, dr or tun"))
+}
+
 pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
     let per_ns = cycles_per_ns();
     let mut rows = Vec::new();
-    for &flows in &args.flows {
+    let modes = args.modes.iter().map(|name| mode(name));
+    let modes = modes.collect::<anyhow::Result<Vec<_>>>()?;
+    for (&flows, mode) in args
+        .flows
+        .iter()
+        .flat_map(|f| modes.iter().map(move |m| (f, *m)))
+    {
         anyhow::ensure!(flows > 0, "flows 0: use at least 1");
         let opened = if args.kinds.iter().any(|k| k == "new") {
             BUFFERS * (args.rounds + 4)
@@ -97,12 +120,14 @@ pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
         let room = u32::try_from(
             flows * args.sizes.len() as u64 + (opened * args.sizes.len()) as u64 + 100_000,
         )?;
-        let mut bed = Testbed::new(room, 1)?;
+        let mut bed = Testbed::of(mode, room, 1)?;
         let keys = bed.open(flows)?;
         let mut fresh = flows;
-        for kind in &args.kinds {
+        let passes = |kind: &&String| !(mode.is_one_way() && *kind == "both");
+        for kind in args.kinds.iter().filter(passes) {
             for size in &args.sizes {
                 rows.push(measure(
+                    mode.name(),
                     &mut bed,
                     &keys,
                     kind,
@@ -128,7 +153,9 @@ fn eprintln_progress(rows: &[Measured]) {
     }
 }
 
+#[expect(clippy::too_many_arguments)]
 fn measure(
+    mode: &'static str,
     bed: &mut Testbed,
     keys: &[(u64, u32)],
     kind: &str,
@@ -172,7 +199,7 @@ fn measure(
     spent.sort_by(f64::total_cmp);
     let median = spent[spent.len() / 2];
     Ok(Measured {
-        mode: "fullnat",
+        mode,
         kind: kind.into(),
         flows: keys.len() as u64,
         size: size.into(),

@@ -14,6 +14,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use serde::Serialize;
+use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::packet::tcp::flags::{ACK, SYN};
 use weir_dataplane::packet::{Key, Key4, Parsed, parse};
 use weir_dataplane::steer::{Alignment, Links, MICROSOFT_KEY, Steer, Toeplitz, mesh};
@@ -175,6 +176,7 @@ fn one_worker(
         steer: steer.clone(),
         links,
         alignment,
+        mode: ForwardMode::fullnat,
     };
     let mut bed = Testbed::at(seat, room, 1)?;
     // A barrier waits for all: nobody may leave before it.

@@ -48,11 +48,13 @@ pub(crate) struct Seat {
     pub(crate) steer: Steer,
     pub(crate) links: Links<BenchFrame>,
     pub(crate) alignment: Alignment,
+    pub(crate) mode: ForwardMode,
 }
 
 /// The worker and what surrounds it.
 pub(crate) struct Testbed {
     pub(crate) worker: Worker<BenchQueue>,
+    mode: ForwardMode,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) now: Tick,
     wires: [Wire; 2],
@@ -72,9 +74,14 @@ pub(crate) fn client(n: u64) -> SocketAddrV4 {
 
 pub(crate) const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
 
-/// The service with its servers, and local addresses for `connections` connections; closing
-/// states last `closing` seconds.
-pub(crate) fn snapshot(connections: u32, closing: u32, counters: &WorkerCounters) -> Snapshot {
+/// The service with its servers, reached by `mode`, and local addresses for `connections`
+/// connections; closing states last `closing` seconds.
+pub(crate) fn snapshot(
+    connections: u32,
+    closing: u32,
+    mode: ForwardMode,
+    counters: &WorkerCounters,
+) -> Snapshot {
     let mut timeouts = Timeouts::default();
     for s in [
         State::FinWait,
@@ -90,12 +97,13 @@ pub(crate) fn snapshot(connections: u32, closing: u32, counters: &WorkerCounters
     for n in 0..SERVERS {
         let id = ServerId(n);
         counters.servers.reserve(id);
-        let address = SocketAddr::from(([10, 1, 0, 11 + n as u8], 8080));
+        let port = if mode.maps_ports() { 8080 } else { VIP.port() };
+        let address = SocketAddr::from(([10, 1, 0, 11 + n as u8], port));
         b.server(Server {
             id,
             service: ServiceId(0),
             address,
-            forward: ForwardMode::fullnat,
+            forward: mode,
             tunnel: None,
         });
         servers.push(Candidate::new(id, address, 1));
@@ -128,7 +136,7 @@ pub(crate) fn fib(lan: PortId) -> Fib {
     let via = |port, gateway: Option<Ipv4Addr>| RouteTarget::Port {
         port,
         gateway: gateway.map(IpAddr::V4),
-        source: None,
+        source: Some(IpAddr::from([10, 1, 0, 2])),
     };
     let net = |a: [u8; 4], len, target| Route {
         prefix: a.into(),
@@ -159,8 +167,13 @@ pub(crate) fn neighbours(lan: PortId) -> impl Iterator<Item = NeighbourUpdate> {
 }
 
 impl Testbed {
-    /// A worker with room for `connections`; closing states last `closing` seconds.
+    /// A FULL-NAT worker with room for `connections`; closing states last `closing` seconds.
     pub(crate) fn new(connections: u32, closing: u32) -> anyhow::Result<Testbed> {
+        Testbed::of(ForwardMode::fullnat, connections, closing)
+    }
+
+    /// As `new`, with servers reached by `mode`.
+    pub(crate) fn of(mode: ForwardMode, connections: u32, closing: u32) -> anyhow::Result<Testbed> {
         let links = mesh(1, 8)
             .pop()
             .ok_or_else(|| anyhow::anyhow!("no links"))?;
@@ -169,6 +182,7 @@ impl Testbed {
             steer: Steer::new(CoreId(0), 1, toeplitz),
             links,
             alignment: Alignment::Aligned,
+            mode,
         };
         Testbed::at(seat, connections, closing)
     }
@@ -176,7 +190,7 @@ impl Testbed {
     /// As `new`, for one of several workers.
     pub(crate) fn at(seat: Seat, connections: u32, closing: u32) -> anyhow::Result<Testbed> {
         let counters = Arc::new(WorkerCounters::new(2));
-        let snapshot = snapshot(connections, closing, &counters);
+        let snapshot = snapshot(connections, closing, seat.mode, &counters);
         let ((wan, wan_end), (lan, lan_end)) = (port(BUFFERS), port(BUFFERS));
         let (kernel, twin) = kernel_rings(256);
         let (mut say, commands) = RingBuffer::new(64);
@@ -214,6 +228,7 @@ impl Testbed {
         let mut t = Testbed {
             worker,
             counters,
+            mode: seat.mode,
             now,
             wires: [wan, lan],
             spare: (0..BUFFERS).map(|_| BenchFrame::empty()).collect(),
@@ -270,8 +285,10 @@ impl Testbed {
         n
     }
 
-    /// Opens connections `0..flows` with full handshakes; what the servers' packets carry.
+    /// Opens connections `0..flows` with full handshakes, as far as they pass the director; what
+    /// the servers' packets carry.
     pub(crate) fn open(&mut self, flows: u64) -> anyhow::Result<Vec<(u64, u32)>> {
+        let one_way = self.mode.is_one_way();
         let mut keys = vec![(0, 0); flows as usize];
         let mut first = 0;
         while first < flows {
@@ -286,15 +303,16 @@ impl Testbed {
                 if let (Side::Server, Ok(Parsed::Flow(flow))) = (side, parse(bytes, true)) {
                     let reply = flow.key.reversed();
                     keys[at as usize] = (reply.addrs, reply.ports);
-                    at += 1;
                 }
+                at += u64::from(side == Side::Server);
             });
             anyhow::ensure!(
                 at == first + batch,
                 "{} SYNs were not forwarded",
                 first + batch - at
             );
-            for &key in &keys[first as usize..at as usize] {
+            let answered = if one_way { first } else { at };
+            for &key in &keys[first as usize..answered as usize] {
                 self.deliver(Side::Server, &from_server(key, SYN | ACK, 60));
             }
             self.drain();

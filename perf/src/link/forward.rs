@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use weir_dataplane::command::Command;
 use weir_dataplane::conn::Pages;
 use weir_dataplane::counters::{Cell, DropReason, WorkerCounters};
+use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::io::dpdk::{DpdkQueue, PortHandle};
 use weir_dataplane::steer::{MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh};
 use weir_dataplane::worker::{Setup, Worker, WorkerPort};
@@ -158,7 +159,12 @@ fn work(
         pages: Pages::Huge,
         secret: [0x5eed, 2, 3, 4],
         // Handshakes of a benchmark take seconds; nothing closes.
-        snapshot: Arc::new(snapshot(args.connections, 1, counters)),
+        snapshot: Arc::new(snapshot(
+            args.connections,
+            1,
+            ForwardMode::fullnat,
+            counters,
+        )),
         fib: Arc::new(fib(WAN)),
         now,
     })?;
