@@ -15,6 +15,7 @@ use crate::forward::tun::{self, Ends, Tunnel};
 use crate::forward::{ForwardMode, Part, dr, xlat};
 use crate::io::{Frame, PortQueue};
 use crate::packet::{Flow, Key6, be16, eth, fragment, ipv4};
+use crate::route::Reach;
 use crate::types::{CoreId, ServerId, Tick};
 use crate::worker::Worker;
 
@@ -44,10 +45,37 @@ impl<Q: PortQueue> Worker<Q> {
         if conn.flags().has(Flags::SIDE) {
             return self.carried(lane, frame, flow, hit, now);
         }
+        if conn.mode() == ForwardMode::dr && hit.dir == Direction::Inbound {
+            return self.direct(lane, frame, flow, hit, now);
+        }
         match hit.dir {
             Direction::Inbound => self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now),
             Direction::Outbound => self.pass_on::<K, OUTBOUND>(lane, frame, flow, hit, None, now),
         }
+    }
+
+    /// A client's packet for a DR server: a hop less, another MAC.
+    #[inline]
+    fn direct<K: Family>(
+        &mut self,
+        lane: usize,
+        mut frame: Q::Frame,
+        flow: &Flow<K>,
+        hit: Hit,
+        now: Tick,
+    ) {
+        let fits = |r: &Reach| flow.ip_len <= self.lanes[usize::from(r.port().0)].port.mtu;
+        let Some(reach) = self.reach::<K, INBOUND>(hit.id).filter(fits) else {
+            return self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now);
+        };
+        dr::pass(frame.bytes_mut(), flow.ttl);
+        let one_way = K::side(&self.sides)
+            .conns
+            .get(hit.id)
+            .flags()
+            .has(Flags::ONE_WAY);
+        self.account::<K, INBOUND>(flow, hit.id, Way::of(hit.dir, one_way), now);
+        self.emit(reach, frame);
     }
 
     /// Passes a packet on that is not simply rewritten: wrapped, translated, as it is, a part of
