@@ -220,7 +220,7 @@ fn ip(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// Address and port: "10.0.0.10:80", "[2001:db8::10]:80".
+/// Address and port: `10.0.0.10:80`, `[2001:db8::10]:80`.
 pub(super) fn endpoint(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         let example = SocketAddr::new(unicast(address)?, 80);
