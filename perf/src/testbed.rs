@@ -105,6 +105,7 @@ pub(crate) fn snapshot(
             address,
             forward: mode,
             tunnel: None,
+            policy: Default::default(),
         });
         servers.push(Candidate::new(id, address, 1));
     }
@@ -122,6 +123,7 @@ pub(crate) fn snapshot(
         scheduler: Scheduler::new(SchedulerKind::wrr, Options::default(), &servers),
         servers,
         client_address: Default::default(),
+        policy: Default::default(),
         local_addresses: (0..addresses)
             .map(|n| IpAddr::V4(Ipv4Addr::from(0x0a02_0001 + n)))
             .collect(),

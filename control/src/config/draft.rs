@@ -91,6 +91,7 @@ fn finish_service(service: ServiceDraft<'_>) -> Service {
             weight: s.weight,
             forward,
             tunnel: (forward == ForwardMode::tun).then_some(tunnel),
+            policy: s.policy,
         }
     };
     Service {
@@ -107,6 +108,7 @@ fn finish_service(service: ServiceDraft<'_>) -> Service {
         port: service.port.map(|t| t.value),
         client_address: service.client_address,
         timeouts: service.timeouts,
+        policy: service.policy,
         servers: service.servers.into_iter().map(server).collect(),
     }
 }

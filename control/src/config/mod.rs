@@ -18,6 +18,7 @@ mod draft;
 mod forwarding;
 mod machine;
 mod places;
+mod policy;
 mod reader;
 mod report;
 mod restart;

@@ -9,10 +9,12 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::{Options, Rows, SchedulerKind};
+use weir_dataplane::service::{Policy, ServerPolicy};
 
 use super::defaults::{self, MAX_LOCAL_ADDRESSES, WEIGHT_RANGE};
 use super::forwarding;
 use super::machine::named;
+use super::policy;
 use super::reader::{At, Key, Problems, Section};
 use super::scalars::{self, Range};
 use super::states;
@@ -60,6 +62,7 @@ pub(super) struct ServiceDraft<'t> {
     pub(super) port: Option<At<String>>,
     pub(super) client_address: ClientAddress,
     pub(super) timeouts: TimeoutChanges,
+    pub(super) policy: Policy,
     pub(super) servers: Vec<ServerDraft<'t>>,
 }
 
@@ -72,6 +75,7 @@ pub(super) struct ServerDraft<'t> {
     pub(super) weight: u16,
     pub(super) forward: Option<ForwardMode>,
     pub(super) tunnel: Option<Tunnel>,
+    pub(super) policy: ServerPolicy,
 }
 
 impl ServiceDraft<'_> {
@@ -117,6 +121,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
             .as_ref()
             .map_or(ClientAddress::none, |c| c.value),
         timeouts: states::changes(p, &section),
+        policy: policy::of_service(p, &section),
         servers: servers(p, &section),
         section,
     };
@@ -244,6 +249,7 @@ fn server<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServerDraft<'t> {
             .unwrap_or(defaults::WEIGHT),
         forward: forwarding::forward(p, &section),
         tunnel: forwarding::tunnel(p, &section),
+        policy: policy::of_server(p, &section),
         section,
     }
 }

@@ -8,7 +8,7 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::{Options, SchedulerKind};
-use weir_dataplane::service::ServiceKey;
+use weir_dataplane::service::{Policy, ServerPolicy, ServiceKey};
 
 use crate::prefix;
 
@@ -211,6 +211,8 @@ pub(crate) struct Service {
     pub client_address: ClientAddress,
     /// How long its connections last, where that is not as in `[timeouts]`.
     pub timeouts: TimeoutChanges,
+    /// What else was asked of it.
+    pub policy: Policy,
     /// Its real servers, in the file's order; may be empty.
     pub servers: Vec<RealServer>,
 }
@@ -228,6 +230,8 @@ pub(crate) struct RealServer {
     pub forward: ForwardMode,
     /// What they travel in; for [`ForwardMode::tun`] alone.
     pub tunnel: Option<Tunnel>,
+    /// What else was asked of it.
+    pub policy: ServerPolicy,
 }
 
 /// `[addresses]`.

@@ -10,11 +10,12 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
-use weir_dataplane::service::{self, ServiceKey};
+use weir_dataplane::service::{self, Policy, ServerPolicy, ServiceKey};
 use weir_dataplane::{ServerId, ServiceId};
 
 use super::changes::{Changes, ServerChange, ServiceChange, What};
 use super::ids::Ids;
+use super::policy;
 use crate::config::{self, RealServer};
 use crate::publish::Publisher;
 
@@ -41,6 +42,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) client_address: ClientAddress,
     /// The timeouts that it sets for its connections.
     pub(crate) timeouts: TimeoutChanges,
+    /// What else was asked of it.
+    pub(crate) policy: Policy,
     /// Whether it was removed and waits for its last connection.
     pub(crate) removed: bool,
     /// Its real servers: those that stand in configuration order, then the removed ones.
@@ -70,6 +73,8 @@ pub(crate) struct ServerEntry {
     pub(crate) forward: ForwardMode,
     /// What they travel in, for [`ForwardMode::tun`].
     pub(crate) tunnel: Option<Tunnel>,
+    /// What else was asked of it.
+    pub(crate) policy: ServerPolicy,
     /// For a removed one, the first generation of snapshots in which no connection finds it.
     pub(crate) removed_in: Option<u64>,
 }
@@ -125,6 +130,7 @@ impl ServiceEntry {
             port: None,
             client_address: ClientAddress::none,
             timeouts: TimeoutChanges::default(),
+            policy: Policy::default(),
             removed: true,
             servers: Vec::new(),
             vip_port: None,
@@ -167,6 +173,7 @@ impl ServiceEntry {
         self.local_addresses.clone_from(&config.local_addresses);
         self.port.clone_from(&config.port);
         self.timeouts = config.timeouts;
+        self.policy.clone_from(&config.policy);
         self.client_address = config.client_address;
         self.vip_port = place(self.key.vip);
         if self.removed {
@@ -232,6 +239,7 @@ impl ServiceEntry {
         if self.timeouts != config.timeouts {
             keys.push("timeouts".to_owned());
         }
+        keys.extend(policy::of_service(&self.policy, &config.policy));
         // Schedulers go through servers in their order, so that it is a change too.
         let wanted: HashSet<_> = config.servers.iter().map(|s| s.address).collect();
         let standing = self.servers.iter().filter(|s| s.removed_in.is_none());
@@ -296,6 +304,7 @@ impl ServiceEntry {
             address: server.address,
             forward: server.forward,
             tunnel: server.tunnel,
+            policy: server.policy,
         }
     }
 
@@ -326,6 +335,7 @@ impl ServiceEntry {
             servers,
             local_addresses: self.local_addresses.iter().copied().collect(),
             client_address: self.client_address,
+            policy: self.policy.clone(),
         };
         self.published.insert(Arc::new(service)).clone()
     }
@@ -340,6 +350,7 @@ impl ServerEntry {
             weight: config.weight,
             forward: config.forward,
             tunnel: config.tunnel,
+            policy: config.policy,
             removed_in: None,
         }
     }
@@ -368,7 +379,9 @@ impl ServerEntry {
         }
         self.weight = config.weight;
         self.forward = config.forward;
+        keys.extend(policy::of_server(&self.policy, &config.policy));
         self.tunnel = config.tunnel;
+        self.policy = config.policy;
         self.name.clone_from(&config.name);
         if self.removed_in.take().is_some() {
             return Some(What::Added);

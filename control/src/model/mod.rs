@@ -20,6 +20,7 @@
 mod changes;
 mod entry;
 mod ids;
+mod policy;
 #[cfg(test)]
 mod tests;
 

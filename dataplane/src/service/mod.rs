@@ -18,8 +18,11 @@ use crate::forward::tun::Tunnel;
 use crate::sched::Scheduler;
 use crate::types::{Proto, ServerId, ServiceId};
 
+mod policy;
 #[cfg(test)]
 mod tests;
+
+pub use policy::{Policy, ServerPolicy};
 
 /// What a client addresses: protocol, VIP and port; port 0 stands for every port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +53,8 @@ pub struct Service {
     pub local_addresses: LocalAddresses,
     /// How its FULL-NAT servers are told the client's address.
     pub client_address: ClientAddress,
+    /// What else was asked of it.
+    pub policy: Policy,
 }
 
 impl Service {
@@ -140,6 +145,8 @@ pub struct Server {
     pub forward: ForwardMode,
     /// What they travel in, for [`ForwardMode::tun`].
     pub tunnel: Option<Tunnel>,
+    /// What else was asked of it.
+    pub policy: ServerPolicy,
 }
 
 impl Server {

@@ -14,6 +14,7 @@ fn service(id: u32, vip: [u8; 4], port: u16) -> Arc<Service> {
         servers: vec![],
         local_addresses: [IpAddr::from([10, 1, 0, 100])].into_iter().collect(),
         client_address: Default::default(),
+        policy: Default::default(),
     })
 }
 
@@ -47,6 +48,7 @@ fn a_changed_server_copies_one_chunk_and_shares_the_rest() {
         address: SocketAddr::new(Ipv4Addr::from(id).into(), 80),
         forward: ForwardMode::fullnat,
         tunnel: None,
+        policy: Default::default(),
     };
     let mut b = SnapshotBuilder::default();
     for id in 0..600 {

@@ -122,6 +122,7 @@ pub fn services(
                 address: server_addr(host, rport).into(),
                 forward: ForwardMode::fullnat,
                 tunnel: None,
+                policy: Default::default(),
             });
         }
         let candidate = |&(id, host, weight): &(u32, u8, u32)| {
@@ -139,6 +140,7 @@ pub fn services(
             scheduler: Scheduler::new(scheduler, Options::default(), &candidates),
             servers: candidates,
             client_address: Default::default(),
+            policy: Default::default(),
             local_addresses: [LIP, Ipv4Addr::new(10, 1, 0, 101)]
                 .map(IpAddr::V4)
                 .into_iter()

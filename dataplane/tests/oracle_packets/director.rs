@@ -86,6 +86,7 @@ fn snapshot(case: &Case, with_servers: bool) -> Snapshot {
             address,
             forward,
             tunnel: tunnel(case),
+            policy: Default::default(),
         });
         if with_servers {
             services[n].2.insert(0, Candidate::new(id, address, 1));
@@ -103,6 +104,7 @@ fn snapshot(case: &Case, with_servers: bool) -> Snapshot {
             scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
             servers,
             client_address: Default::default(),
+            policy: Default::default(),
             local_addresses: Default::default(),
         }));
     }

@@ -68,6 +68,7 @@ fn director_of(
                 address: at(address),
                 forward: mode,
                 tunnel,
+                policy: Default::default(),
             });
         }
         let candidate = |&(id, address): &(ServerId, &&str)| Candidate::new(id, at(address), 1);
@@ -83,6 +84,7 @@ fn director_of(
             scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &candidates),
             servers: candidates,
             client_address,
+            policy: Default::default(),
             local_addresses: ["10.1.0.100", "10.1.0.101", "2001:db8:1::64"]
                 .map(|a| a.parse().unwrap())
                 .into_iter()
@@ -319,6 +321,7 @@ fn answers_are_told_apart() {
                     address: server_addr(n, 80).into(),
                     forward: ForwardMode::nat,
                     tunnel: None,
+                    policy: Default::default(),
                 });
             }
             b.service(Arc::new(Service {
@@ -333,6 +336,7 @@ fn answers_are_told_apart() {
                 servers,
                 local_addresses: Default::default(),
                 client_address: Default::default(),
+                policy: Default::default(),
             }));
         }
         let snapshot = Arc::new(b.build(3));

@@ -36,6 +36,7 @@ fn serve(d: &mut Director, mode: ForwardMode) {
         address: server_addr(11, port).into(),
         forward: mode,
         tunnel: None,
+        policy: Default::default(),
     });
     let servers = vec![Candidate::new(ServerId(0), server_addr(11, port).into(), 1)];
     b.service(Arc::new(Service {
@@ -49,6 +50,7 @@ fn serve(d: &mut Director, mode: ForwardMode) {
         scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
         servers,
         client_address: Default::default(),
+        policy: Default::default(),
         local_addresses: [LIP.into()].into_iter().collect(),
     }));
     b.timeouts_of(ServiceId(0), &own);

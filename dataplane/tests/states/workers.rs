@@ -72,6 +72,7 @@ fn snapshot(
                 address,
                 forward: mode,
                 tunnel: None,
+                policy: Default::default(),
             });
             let weight = u32::from(standing == Standing::Up);
             if standing != Standing::Gone {
@@ -90,6 +91,7 @@ fn snapshot(
             scheduler: Scheduler::new(SchedulerKind::rr, Options::default(), &servers),
             servers,
             client_address: Default::default(),
+            policy: Default::default(),
             local_addresses: locals.into_iter().collect(),
         }));
     }

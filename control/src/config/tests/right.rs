@@ -6,7 +6,7 @@ use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Options, Rows, SchedulerKind};
-use weir_dataplane::service::ServiceKey;
+use weir_dataplane::service::{Policy, ServerPolicy, ServiceKey};
 use weir_dataplane::{Proto, Tick};
 
 use super::super::reader::Key;
@@ -95,6 +95,7 @@ fn quickstart_says_what_the_script_builds() {
         weight,
         forward: ForwardMode::fullnat,
         tunnel: None,
+        policy: ServerPolicy::default(),
     };
     assert_eq!(
         config.services,
@@ -113,6 +114,7 @@ fn quickstart_says_what_the_script_builds() {
                 port: None,
                 client_address: ClientAddress::none,
                 timeouts: TimeoutChanges::default(),
+                policy: Policy::default(),
                 servers: vec![
                     server("10.1.0.11:80", 100),
                     server("10.1.0.12:80", 100),
@@ -133,6 +135,7 @@ fn quickstart_says_what_the_script_builds() {
                 port: None,
                 client_address: ClientAddress::none,
                 timeouts: TimeoutChanges::default(),
+                policy: Policy::default(),
                 servers: vec![
                     server("10.1.0.11:53", 1),
                     server("10.1.0.12:53", 1),

@@ -25,6 +25,7 @@ fn snapshot(generation: u64, server: u32) -> Arc<Snapshot> {
         address: SocketAddr::new(IpAddr::from([10, 1, 0, 11]), 80),
         forward: ForwardMode::fullnat,
         tunnel: None,
+        policy: Default::default(),
     });
     Arc::new(builder.build(generation))
 }

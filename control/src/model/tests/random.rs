@@ -13,7 +13,7 @@ use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Options, SchedulerKind};
-use weir_dataplane::service::Snapshot;
+use weir_dataplane::service::{Policy, ServerPolicy, Snapshot};
 
 use super::*;
 use crate::config::RealServer;
@@ -58,6 +58,7 @@ fn service(number: u8, servers: u8, locals: u8) -> config::Service {
         weight: u16::from(n),
         forward: ForwardMode::fullnat,
         tunnel: None,
+        policy: ServerPolicy::default(),
     };
     config::Service {
         name: format!("s{number}"),
@@ -75,6 +76,7 @@ fn service(number: u8, servers: u8, locals: u8) -> config::Service {
         port: None,
         client_address: ClientAddress::none,
         timeouts: TimeoutChanges::default(),
+        policy: Policy::default(),
         servers: bits(servers).map(server).collect(),
     }
 }

@@ -1,0 +1,14 @@
+//! What an operator may ask of a service or a server beside how it chooses and forwards; nothing
+//! of it by default.
+//!
+//! One field a concept, each of a type of its own whose default is "off": what is off costs
+//! nothing.
+#![forbid(unsafe_code)]
+
+/// Of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {}
+
+/// Of a real server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerPolicy {}
