@@ -31,7 +31,7 @@ use crate::model::{Model, OutOfIds};
 use crate::net::{AddressProblem, NetEvent, TwinThreadCounters};
 
 mod answers;
-mod counters;
+pub(crate) mod counters;
 pub(crate) mod kernel;
 pub(crate) mod link;
 mod listing;

@@ -23,6 +23,7 @@ pub mod io;
 pub mod lip;
 pub mod packet;
 pub mod pipeline;
+pub mod replay;
 pub mod route;
 pub mod sched;
 pub mod service;

@@ -47,7 +47,7 @@ pub(crate) enum ClientError {
 /// # Errors
 /// See [`ClientError`].
 pub(crate) fn get<T: DeserializeOwned>(socket: &Path, target: &str) -> Result<T, ClientError> {
-    call(socket, Method::GET, target)
+    call(socket, Method::GET, target, Bytes::new())
 }
 
 /// `POST`s to `target` and returns the document that answers.
@@ -55,13 +55,26 @@ pub(crate) fn get<T: DeserializeOwned>(socket: &Path, target: &str) -> Result<T,
 /// # Errors
 /// See [`ClientError`].
 pub(crate) fn post<T: DeserializeOwned>(socket: &Path, target: &str) -> Result<T, ClientError> {
-    call(socket, Method::POST, target)
+    call(socket, Method::POST, target, Bytes::new())
+}
+
+/// `POST`s `body` to `target` and returns the document that answers.
+///
+/// # Errors
+/// See [`ClientError`].
+pub(crate) fn post_bytes<T: DeserializeOwned>(
+    socket: &Path,
+    target: &str,
+    body: Vec<u8>,
+) -> Result<T, ClientError> {
+    call(socket, Method::POST, target, body.into())
 }
 
 fn call<T: DeserializeOwned>(
     socket: &Path,
     method: Method,
     target: &str,
+    body: Bytes,
 ) -> Result<T, ClientError> {
     let broken = |problem: String| ClientError::Broken {
         path: socket.to_owned(),
@@ -72,7 +85,8 @@ fn call<T: DeserializeOwned>(
         .build()
         .map_err(|e| broken(e.to_string()))?;
     let (status, body) = runtime.block_on(async {
-        let exchanged = tokio::time::timeout(PATIENCE, exchange(socket, method, target)).await;
+        let exchanged =
+            tokio::time::timeout(PATIENCE, exchange(socket, method, target, body)).await;
         exchanged.unwrap_or_else(|_| {
             let seconds = PATIENCE.as_secs();
             Err(broken(format!("no answer in {seconds} seconds")))
@@ -91,6 +105,7 @@ async fn exchange(
     socket: &Path,
     method: Method,
     target: &str,
+    body: Bytes,
 ) -> Result<(StatusCode, Bytes), ClientError> {
     let path = || socket.to_owned();
     let broken = |e: &dyn std::error::Error| ClientError::Broken {
@@ -112,7 +127,7 @@ async fn exchange(
         .method(method)
         .uri(target)
         .header("host", "weir")
-        .body(Body::empty())
+        .body(Body::from(body))
         .map_err(|e| broken(&e))?;
     let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
     let status = response.status();

@@ -11,6 +11,7 @@
 //! | `GET /v1/connections?limit=&service=&client=&server=&state=` | [`documents::Connections`] |
 //! | `GET /v1/counters` | [`documents::Counters`] |
 //! | `POST /v1/reload` | [`documents::Reloaded`] |
+//! | `POST /v1/explain?port=&keep_macs=&frames=`, a capture | [`Explained`](crate::explain::document::Explained) |
 //!
 //! A refusal is `{"error": "one clear sentence"}` ([`documents::Refusal`]): 400 for a request
 //! that makes no sense, 404 for an unknown address, 409 when the new configuration was refused
@@ -21,6 +22,7 @@ use tokio::sync::oneshot;
 
 pub(crate) mod client;
 pub(crate) mod documents;
+mod explain;
 pub(crate) mod server;
 pub(crate) mod socket;
 #[cfg(test)]
@@ -45,6 +47,8 @@ pub(crate) enum Request {
     Counters(oneshot::Sender<documents::Counters>),
     /// Read the configuration file again.
     Reload(oneshot::Sender<Result<documents::Reloaded, Problem>>),
+    /// What packets are asked of: services, routes and neighbours of now.
+    Picture(oneshot::Sender<crate::explain::Picture>),
 }
 
 /// Why a request is refused.

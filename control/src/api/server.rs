@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use weir_dataplane::conn::state::State as ConnState;
 
 use super::documents::Refusal;
+use super::explain::explain;
 use super::{ConnectionFilter, Problem, Request};
+use crate::explain::MAX_BYTES;
 
 /// Requests that may wait for the control loop; more get 503 at once.
 pub(crate) const WAITING: usize = 64;
@@ -38,6 +40,10 @@ fn router(control: mpsc::Sender<Request>) -> Router {
         .route("/v1/connections", get(connections))
         .route("/v1/counters", get(counters))
         .route("/v1/reload", post(reload))
+        .route(
+            "/v1/explain",
+            post(explain).layer(DefaultBodyLimit::max(MAX_BYTES)),
+        )
         .fallback(unknown)
         .method_not_allowed_fallback(unknown_method)
         .with_state(control)
@@ -137,7 +143,7 @@ fn state_named(name: &str) -> Result<ConnState, Problem> {
 }
 
 /// Passes a request to the control loop and waits for its answer.
-async fn ask<T>(
+pub(super) async fn ask<T>(
     control: &mpsc::Sender<Request>,
     request: impl FnOnce(oneshot::Sender<T>) -> Request,
 ) -> Result<T, Problem> {
@@ -153,7 +159,7 @@ async fn ask<T>(
         .map_err(|_| Problem::Unavailable("weir is stopping".into()))
 }
 
-fn answer<T: Serialize>(result: Result<T, Problem>) -> Response {
+pub(super) fn answer<T: Serialize>(result: Result<T, Problem>) -> Response {
     match result {
         Ok(document) => Json(document).into_response(),
         Err(problem) => problem.into_response(),

@@ -10,6 +10,8 @@ use super::client::{self, ClientError};
 use super::documents::{Connections, Counters, Reloaded, Services, Status};
 use super::socket::{SocketError, listen};
 use super::*;
+use crate::explain::document::{Explained, Verdict};
+use crate::explain::{self, capture};
 
 /// A server with a control loop that knows a few answers, on a thread of its own; it ends when
 /// a listing of service "end" is asked for.
@@ -102,6 +104,10 @@ async fn answer_until_end(mut requests: mpsc::Receiver<Request>) {
                     .send(Err(Problem::Unavailable(format!("{filter:?}"))))
                     .unwrap(),
             },
+            Request::Picture(back) => {
+                let picture = explain::tests::picture(explain::tests::LAB);
+                back.send(picture).unwrap();
+            }
             Request::Reload(back) => {
                 reloads += 1;
                 back.send(match reloads {
@@ -335,4 +341,49 @@ fn another_weirs_socket_is_not_removed_at_the_end() {
         drop(socket);
         assert!(path.exists());
     });
+}
+
+#[test]
+fn packets_are_explained_without_the_control_loop() {
+    let fake = Fake::start();
+    let (from, to) = ("192.0.2.7:40000", "10.0.0.10:80");
+    let packet = explain::opening(
+        weir_dataplane::Proto::Tcp,
+        from.parse().unwrap(),
+        to.parse().unwrap(),
+    );
+    let file = capture::write([(packet.at, &*packet.frame)]);
+    let ask = |target: &str, file: &[u8]| {
+        client::post_bytes::<Explained>(&fake.socket, target, file.to_vec())
+    };
+    let explained = ask("/v1/explain", &file).unwrap();
+    assert_eq!(explained.source, "lab.toml");
+    assert_eq!(explained.packets[0].verdict, Verdict::Forwarded);
+    assert!(explained.packets[0].out[0].frame.is_empty());
+    let explained = ask("/v1/explain?port=lan0&frames=true", &file).unwrap();
+    assert_eq!(explained.packets[0].port, "lan0");
+    assert_eq!(explained.packets[0].out[0].frame.len(), 108);
+
+    for (target, file, wrong) in [
+        (
+            "/v1/explain?port=x",
+            &*file,
+            "no port is named \"x\"; there are wan0, lan0",
+        ),
+        (
+            "/v1/explain",
+            b"no capture at all, but long enough",
+            "the capture is no pcap or pcapng file, or a broken one: Invalid field value: \
+             PcapHeader: wrong magic number",
+        ),
+        (
+            "/v1/explain",
+            b"",
+            "the capture is no pcap or pcapng file, or a broken one: Error reading bytes",
+        ),
+    ] {
+        assert_eq!(ask(target, file).unwrap_err().to_string(), wrong);
+    }
+    let wrong = ask("/v1/explain?color=red", &file).unwrap_err().to_string();
+    assert!(wrong.contains("unknown field `color`"), "{wrong}");
 }

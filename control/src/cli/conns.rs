@@ -64,6 +64,18 @@ pub(super) fn target(options: &Options) -> String {
     format!("/v1/connections?{}", query.finish())
 }
 
+/// The path and query for all connections of a client.
+pub(super) fn of_client(client: std::net::SocketAddr) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("client", &client.to_string());
+    format!("/v1/connections?{}", query.finish())
+}
+
+/// The path and query for as many connections as a listing holds.
+pub(super) fn all() -> String {
+    format!("/v1/connections?limit={}", ConnectionFilter::MAX_LIMIT)
+}
+
 pub(super) fn human(listed: &Connections) -> String {
     if listed.connections.is_empty() {
         return "no connections\n".to_owned();

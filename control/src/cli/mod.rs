@@ -12,6 +12,7 @@ use crate::api::DEFAULT_SOCKET;
 mod check;
 mod conns;
 mod counters;
+mod explain;
 mod number;
 mod reload;
 mod run;
@@ -54,6 +55,7 @@ enum Command {
     Services(services::Options),
     Conns(conns::Options),
     Counters(counters::Options),
+    Explain(explain::Options),
 }
 
 /// How a listing is printed.
@@ -91,6 +93,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Services(options) => services::run(&options, &socket),
         Command::Conns(options) => conns::run(&options, &socket),
         Command::Counters(options) => counters::run(&options, &socket),
+        Command::Explain(options) => explain::run(&options, &socket),
     };
     match done.and_then(|text| print(&text)) {
         Ok(()) => ExitCode::SUCCESS,

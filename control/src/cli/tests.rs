@@ -40,6 +40,12 @@ fn wrong_usage_is_exit_code_2() {
         "weir conns --limit 0",
         "weir conns --limit 100001",
         "weir conns --client nobody",
+        "weir explain",
+        "weir explain tcp 10.0.0.1:1",
+        "weir explain icmp 10.0.0.1:1 10.0.0.2:2",
+        "weir explain tcp 10.0.0.1 10.0.0.2:2",
+        "weir explain tcp 10.0.0.1:1 10.0.0.2:2 --pcap x",
+        "weir explain tcp 10.0.0.1:1 10.0.0.2:2 --keep-macs",
         "weir reload --json",
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

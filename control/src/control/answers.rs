@@ -1,9 +1,13 @@
 //! What the API is answered.
 #![forbid(unsafe_code)]
 
+use weir_dataplane::replay::ScenePort;
+
 use super::{Control, counters};
 use crate::api::documents::Status;
 use crate::api::{Request, documents};
+use crate::config::RxChecksum;
+use crate::explain::{Picture, PicturePort};
 
 impl Control {
     /// Answers, or sees to it that the answer comes. Whoever asked may have gone: then it is
@@ -17,6 +21,42 @@ impl Control {
             }
             Request::Connections(filter, back) => self.listings.ask(filter, back),
             Request::Reload(back) => self.reload_asked(Some(back)),
+            Request::Picture(back) => drop(back.send(self.picture())),
+        }
+    }
+
+    /// The state of now, for `weir explain`.
+    fn picture(&mut self) -> Picture {
+        let snapshot = self.model.snapshot();
+        let ports = self.ports.iter().zip(&self.config.ports);
+        let ports = ports.map(|(port, config)| PicturePort {
+            name: port.name.clone(),
+            scene: ScenePort {
+                mac: port.mac,
+                mtu: port.mtu,
+                alignment: port.alignment,
+                tx_queues: port.tx_queues,
+                fill_checksums: config.rx_checksum == RxChecksum::Fill,
+            },
+        });
+        Picture {
+            source: format!(
+                "weir {}, generation {}",
+                std::process::id(),
+                self.generation
+            ),
+            assumed: vec![
+                "turns of schedulers and local ports are a worker's own: those shown are a new \
+                 worker's first"
+                    .to_owned(),
+            ],
+            workers: self.links.len() as u8, // at most 128
+            ports: ports.collect(),
+            snapshot,
+            routes: self.routes.clone(),
+            neighbours: self.neighbours.known().collect(),
+            all_answer: false,
+            live: self.links.iter().map(|link| link.cells()).collect(),
         }
     }
 

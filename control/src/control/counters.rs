@@ -127,6 +127,14 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
     ]
 }
 
+/// Name, help and value of every counter of a worker that is not by port, server or reason.
+pub(crate) fn named(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, u64)> {
+    let cells = cells(counters).into_iter();
+    cells
+        .map(|(name, help, cell)| (name, help, cell.get()))
+        .collect()
+}
+
 /// The document.
 pub(super) fn document(workers: &[WorkerLink], twins: Option<&TwinThreadCounters>) -> Counters {
     let totals = Totals::of(workers.iter().map(WorkerLink::counters));

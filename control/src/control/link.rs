@@ -66,6 +66,11 @@ impl WorkerLink {
         &self.counters
     }
 
+    /// The same, to be kept.
+    pub(crate) fn cells(&self) -> Arc<WorkerCounters> {
+        Arc::clone(&self.counters)
+    }
+
     /// The generation of services that the worker uses: the oldest it did not send back.
     pub(crate) fn generation(&self) -> u64 {
         self.generations.front().copied().unwrap_or_default()

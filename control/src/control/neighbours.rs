@@ -104,6 +104,13 @@ impl NeighbourBook {
         update.mac.is_some().then_some(update)
     }
 
+    /// All neighbours whose MAC is known.
+    pub(crate) fn known(&self) -> impl Iterator<Item = NeighbourUpdate> + '_ {
+        let ids = (0..self.known.len()).map(|id| NeighbourId(id as u16));
+        ids.map(|id| self.update(id))
+            .filter(|known| known.mac.is_some())
+    }
+
     fn update(&self, id: NeighbourId) -> NeighbourUpdate {
         let known = &self.known[usize::from(id.0)];
         NeighbourUpdate {

@@ -308,3 +308,36 @@ fn stop_ends_the_loop_and_so_does_the_mirrors_end() {
         "the kernel's network can be followed no longer"
     );
 }
+
+/// `weir explain` sees what the workers have, and counts what they count.
+#[test]
+fn the_picture_is_the_state_of_now() {
+    use crate::explain::document::Verdict;
+    use crate::explain::{Wishes, explain, opening};
+    let text = file(&[11, 12]).replace("\"rr\"", "\"lc\"");
+    lab::run(&text, async |hands| {
+        let asked = async |hands: &lab::Hands| {
+            let picture = hands.ask(Request::Picture).await;
+            let (from, to) = (at("192.0.2.9:999").into(), at("10.0.0.10:80").into());
+            let packets = [opening(weir_dataplane::Proto::Tcp, from, to)];
+            let explained = explain(&picture, &packets, &Wishes::default()).unwrap();
+            explained.packets.into_iter().next().unwrap()
+        };
+        let first = asked(hands).await;
+        assert!(first.why.starts_with("no_route"), "{first:#?}");
+        up(hands, &[11, 12]).await;
+        let first = asked(hands).await;
+        assert_eq!(first.verdict, Verdict::Forwarded, "{first:#?}");
+        let server = first.server.unwrap();
+        assert_eq!((server.active, server.inactive), (0, 0));
+        open(hands, "192.0.2.7:1001").await;
+        let wanted = match server.address == at("10.1.0.11:80").into() {
+            true => ["11 active 1+0", "12 active 0+0"],
+            false => ["11 active 0+0", "12 active 1+0"],
+        };
+        hands.until_servers(&wanted).await;
+        // The least loaded is the other one now.
+        let second = asked(hands).await;
+        assert_ne!(second.server.unwrap().address, server.address);
+    });
+}

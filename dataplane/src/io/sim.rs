@@ -14,13 +14,13 @@ use crate::steer::Steer;
 
 /// Room in front of a frame, as a mempool's mbufs have it.
 const HEADROOM: usize = 128;
-/// Bytes of a buffer, headroom included.
-const BUFFER: usize = 2048 + HEADROOM;
+/// The longest frame that fits a buffer, unless a pool says otherwise.
+const ROOM: usize = 2048;
 
 /// A frame in ordinary memory.
 #[derive(Debug)]
 pub struct SimFrame {
-    buffer: Box<[u8; BUFFER]>,
+    buffer: Box<[u8]>,
     start: usize,
     len: usize,
     checksum: RxChecksum,
@@ -62,7 +62,7 @@ impl Frame for SimFrame {
     }
 
     fn set_len(&mut self, len: usize) -> bool {
-        let room = self.start + len <= BUFFER;
+        let room = self.start + len <= self.buffer.len();
         if room {
             self.len = len;
         }
@@ -75,18 +75,39 @@ impl Frame for SimFrame {
 
     fn another(&self, len: usize) -> Option<SimFrame> {
         let live = Arc::clone(&self.live);
-        SimPool { live }.alloc(len)
+        let room = self.buffer.len() - HEADROOM;
+        SimPool { live, room }.alloc(len)
     }
 }
 
 /// Makes frames and counts those that live.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SimPool {
     live: Arc<AtomicUsize>,
+    room: usize,
+}
+
+impl Default for SimPool {
+    fn default() -> SimPool {
+        SimPool::with_room(ROOM)
+    }
 }
 
 impl SimPool {
-    /// A frame with these bytes.
+    /// A pool whose frames have room for `room` bytes.
+    #[must_use]
+    pub fn with_room(room: usize) -> SimPool {
+        let live = Arc::default();
+        SimPool { live, room }
+    }
+
+    /// The longest frame that fits, bytes.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// A frame with these bytes, at most [`SimPool::room`].
     #[must_use]
     pub fn frame(&self, bytes: &[u8]) -> SimFrame {
         self.frame_with(bytes, RxChecksum::default())
@@ -95,7 +116,7 @@ impl SimPool {
     /// A frame with these bytes, of which the port says this.
     #[must_use]
     pub fn frame_with(&self, bytes: &[u8], checksum: RxChecksum) -> SimFrame {
-        let mut buffer = Box::new([0u8; BUFFER]);
+        let mut buffer = vec![0u8; HEADROOM + self.room].into_boxed_slice();
         buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
         self.live.fetch_add(1, Relaxed);
         let live = Arc::clone(&self.live);
@@ -119,7 +140,7 @@ impl FramePool for SimPool {
     type Frame = SimFrame;
 
     fn alloc(&mut self, len: usize) -> Option<SimFrame> {
-        (len <= BUFFER - HEADROOM).then(|| self.frame(&vec![0; len]))
+        (len <= self.room).then(|| self.frame(&vec![0; len]))
     }
 }
 
