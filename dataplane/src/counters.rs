@@ -193,6 +193,10 @@ pub struct WorkerCounters {
     pub lip_early_reuse: Cell,
     /// ICMP errors about balanced flows passed on, translated where it takes that.
     pub icmp_errors: Cell,
+    /// TCP SYNs whose MSS was lowered so that segments fit a tunnel.
+    pub mss_clamped: Cell,
+    /// Times that a tunnel's path MTU was learned from an ICMP error.
+    pub path_mtus: Cell,
     /// Partial L4 checksums completed (ports with `rx_checksum = "fill"`).
     pub checksums_filled: Cell,
     /// Packets that told a server the client's address.
@@ -309,6 +313,8 @@ impl WorkerCounters {
             conns_reused: Cell::default(),
             lip_early_reuse: Cell::default(),
             icmp_errors: Cell::default(),
+            mss_clamped: Cell::default(),
+            path_mtus: Cell::default(),
             checksums_filled: Cell::default(),
             clients_told: Cell::default(),
             clients_untold: Cell::default(),

@@ -38,6 +38,7 @@ mod open;
 mod over;
 mod punt;
 mod reset;
+mod room;
 
 use abort::make_abort;
 pub(crate) use errands::Notes;

@@ -26,7 +26,7 @@ use crate::pipeline::{
     Arrival, Columns, DATAGRAMS, EXPIRED_A_TURN, Family, Notes, Side, Sides, conn_gone,
     redirected_keys,
 };
-use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking};
+use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking, PathMtus};
 use crate::sched::{Loads, Memory};
 use crate::service::{Candidate, Snapshot};
 use crate::steer::{
@@ -173,6 +173,8 @@ pub struct Worker<Q: PortQueue> {
     /// Whether TCP's secure tables are in force.
     pub(crate) secure_tcp: bool,
     pub(crate) parking: Parking<Q::Frame>,
+    /// What tunnels' ways are known to take.
+    pub(crate) path_mtus: PathMtus,
     pub(crate) punt: crate::pipeline::PuntPolicers,
     pub(crate) answers: Policer,
     /// How long a redirect lasts: longer than any connection without packets.
@@ -247,6 +249,7 @@ impl<Q: PortQueue> Worker<Q> {
             forsaken: false,
             secure_tcp: false,
             parking: Parking::default(),
+            path_mtus: PathMtus::new(secret[3]),
             punt: crate::pipeline::PuntPolicers::new(setup.now),
             answers: Policer::new(ANSWERS_A_SECOND, setup.now),
             redirect_ticks: 0,
@@ -474,6 +477,7 @@ impl<Q: PortQueue> Worker<Q> {
         }
         let mut lost = |reason| counters.dropped(reason);
         self.fragments.expire(now, EXPIRED_A_TURN, &mut lost);
+        self.path_mtus.expire(now);
         self.note_held();
         looked
     }

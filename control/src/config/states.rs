@@ -52,6 +52,7 @@ pub(super) const IPVS: &[Key] = &[
     Key::new("secure_tcp", "0"),
     Key::new("conn_reuse_mode", "1"),
     Key::new("expire_nodest_conn", "false"),
+    Key::new("pmtu_disc", "true"),
 ];
 
 /// `[timeouts]`.
@@ -80,6 +81,7 @@ pub(super) fn rules(p: &mut Problems<'_>, top: &Section<'_>) -> Rules {
     let sloppy_tcp = flag("sloppy_tcp", default.sloppy_tcp);
     let sloppy_sctp = flag("sloppy_sctp", default.sloppy_sctp);
     let expire_nodest_conn = flag("expire_nodest_conn", default.expire_nodest_conn);
+    let pmtu_disc = flag("pmtu_disc", default.pmtu_disc);
     let mut mode = |key, default| {
         let mode = section.integer(p, key, 0..=3, "");
         mode.map_or(default, |m| m.value as u8) // at most 3, checked
@@ -90,5 +92,6 @@ pub(super) fn rules(p: &mut Problems<'_>, top: &Section<'_>) -> Rules {
         secure_tcp: mode("secure_tcp", default.secure_tcp),
         conn_reuse_mode: mode("conn_reuse_mode", default.conn_reuse_mode),
         expire_nodest_conn,
+        pmtu_disc,
     }
 }

@@ -100,6 +100,16 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             icmp_errors,
         ),
         (
+            "mss_clamped",
+            "TCP SYNs whose MSS was lowered so that segments fit a tunnel.",
+            mss_clamped,
+        ),
+        (
+            "path_mtus",
+            "Times that a tunnel's path MTU was learned from an ICMP error.",
+            path_mtus,
+        ),
+        (
             "checksums_filled",
             "Partial checksums completed (ports with rx_checksum = \"fill\").",
             checksums_filled,

@@ -159,12 +159,17 @@ impl Quote {
 
     /// Bytes of the quoted packet's upper layer as it travelled, not as much as is quoted.
     fn segment_len(&self, frame: &[u8]) -> usize {
+        let end = usize::from(self.ip) + self.packet_len(frame);
+        end.saturating_sub(usize::from(self.l4))
+    }
+
+    /// Bytes of the quoted packet as it travelled.
+    pub(crate) fn packet_len(&self, frame: &[u8]) -> usize {
         let ip = usize::from(self.ip);
-        let total = match self.src {
+        match self.src {
             IpAddr::V4(_) => usize::from(be16(frame, ip + 2)),
             IpAddr::V6(_) => ipv6::LEN + usize::from(be16(frame, ip + 4)),
-        };
-        (ip + total).saturating_sub(usize::from(self.l4))
+        }
     }
 }
 

@@ -115,11 +115,18 @@ impl<Q: PortQueue> Worker<Q> {
             None => 0,
         };
         // What fits, in the packet's own terms.
-        let link = self.mtu(next);
+        let link = match tunnel {
+            Some((_, to)) => self.path_mtus.bounded(to, self.mtu(next), now),
+            None => self.mtu(next),
+        };
         let mtu = i32::from(link) - grows;
         let is_too_big = i32::from(flow.ip_len) > mtu;
-        if is_too_big && !may_be_cut(frame.bytes()) {
+        let no_pmtu_disc = wrapped && !self.snapshot.rules.pmtu_disc;
+        if is_too_big && !may_be_cut(frame.bytes(), no_pmtu_disc) {
             return self.too_big(lane, frame, mtu.clamp(0, 0xffff) as u16, now);
+        }
+        if mode == ForwardMode::tun && part.is_none() {
+            self.clamp_to_tunnel(&mut frame, flow, server, now);
         }
         let done = if let Some((tunnel, to)) = tunnel {
             self.wrap(&mut frame, flow, (server, to), tunnel)
@@ -169,7 +176,7 @@ impl<Q: PortQueue> Worker<Q> {
         let ends = ends.ok_or(DropReason::NoRoute)?;
         let hash = K::side(&self.sides).conns.hash(&flow.key) as u32;
         dr::pass(frame.bytes_mut(), flow.ttl);
-        let pmtu_disc = true;
+        let pmtu_disc = self.snapshot.rules.pmtu_disc;
         tun::encapsulate(frame, tunnel, ends, hash, pmtu_disc, &mut self.ids)
     }
 
@@ -234,8 +241,10 @@ impl<Q: PortQueue> Worker<Q> {
     }
 }
 
-/// Whether a packet may be cut into fragments on its way: IPv4 without DF. What is inside a
-/// tunnel over IPv6 as well: the director is that tunnel's source (RFC 8200 5).
-fn may_be_cut(frame: &[u8]) -> bool {
-    eth::ethertype(frame) == Ok(eth::IPV4) && be16(frame, eth::HEADER_LEN + 6) & ipv4::DF == 0
+/// Whether a packet may be cut into fragments on its way: IPv4 without DF, and as IPVS has it
+/// also with DF inside a tunnel `without_pmtu_disc`. Inside a tunnel over IPv6 as well: the
+/// director is that tunnel's source (RFC 8200 5).
+fn may_be_cut(frame: &[u8], without_pmtu_disc: bool) -> bool {
+    let df = |frame| be16(frame, eth::HEADER_LEN + 6) & ipv4::DF != 0;
+    eth::ethertype(frame) == Ok(eth::IPV4) && (without_pmtu_disc || !df(frame))
 }

@@ -110,6 +110,7 @@ impl<Q: PortQueue> Worker<Q> {
             Message::Keep(keys) => {
                 self.redirect(keys, from, now);
             }
+            Message::PathMtu { to, mtu } => self.hear_path_mtu(to, mtu, now),
             Message::Release(keys) => match keys.outbound.unmapped() {
                 Some(outbound) => self.end_redirect::<Key4>(&outbound, keys, from),
                 None => self.end_redirect::<Key6>(&keys.outbound, keys, from),

@@ -98,6 +98,8 @@ impl<Q: PortQueue> Worker<Q> {
             let inner = inside.as_ref().filter(|_| Some(key) == tunnelled);
             return self.pass_error(lane, frame, quote, inner, &about, now);
         }
+        // Perhaps too little is quoted to tell whose packet was inside a tunnel.
+        self.learn_from_outside(frame.bytes(), quote, now);
         let class = punt_class(frame.bytes());
         self.punt(lane, frame, class, now);
     }
@@ -141,6 +143,9 @@ impl<Q: PortQueue> Worker<Q> {
                     true => self.tunnel_of(self.sides.v6.conns.get(about.hit.id), quote),
                     false => self.tunnel_of(self.sides.v4.conns.get(about.hit.id), quote),
                 };
+                if tunnel.is_some() {
+                    self.learn_path_mtu(frame.bytes(), quote, now);
+                }
                 let from = self.own_address_towards(about);
                 match tunnel {
                     Some(overhead) => {

@@ -12,11 +12,13 @@ use crate::types::{Mac, PortId};
 
 mod neighbours;
 mod parking;
+mod path_mtu;
 #[cfg(test)]
 mod tests;
 
 pub use neighbours::{Neighbours, Reach};
 pub use parking::{PARKED_MAX, Parked, Parking};
+pub use path_mtu::PathMtus;
 
 /// A neighbour's stable index, the same in every worker; given by control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -167,6 +167,8 @@ pub struct AddressUse {
     pub vip: bool,
     /// FULL-NAT sends from there.
     pub local: bool,
+    /// Not Weir's: tunnels end there.
+    pub tunnel_end: bool,
 }
 
 const CHUNK: usize = 256;
@@ -326,7 +328,12 @@ impl SnapshotBuilder {
 
     /// The snapshot, numbered `generation`.
     #[must_use]
-    pub fn build(self, generation: u64) -> Snapshot {
+    pub fn build(mut self, generation: u64) -> Snapshot {
+        let servers = self.servers.iter().flat_map(|chunk| chunk.iter().flatten());
+        for end in servers.filter(|server| server.tunnelled().is_some()) {
+            let used = self.addresses.entry(bits(end.address.ip())).or_default();
+            used.tunnel_end = true;
+        }
         let by_key = self
             .services
             .iter()

@@ -4,6 +4,8 @@
 //! side, no read-modify-write). A full ring is a counted drop, never a wait.
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
+
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::packet::Key6;
@@ -85,6 +87,13 @@ pub enum Message {
     Keep(Keys),
     /// The connection is gone.
     Release(Keys),
+    /// A router says that packets to a tunnel's far end may have `mtu` bytes at most.
+    PathMtu {
+        /// The far end.
+        to: IpAddr,
+        /// Longest IP packet, bytes.
+        mtu: u16,
+    },
 }
 
 /// A message that changes cores, with the packet that it is about, if any.

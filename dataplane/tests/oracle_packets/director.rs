@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_dataplane::command::{Command, PortUpdate};
+use weir_dataplane::conn::state::Rules;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarget};
 use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
@@ -51,7 +52,11 @@ pub(crate) fn publish(d: &mut Director, case: &Case, servers: bool) {
 /// The services that the lines for ipvsadm make. A server that is taken away stays for its
 /// connections, as control keeps it.
 fn snapshot(case: &Case, with_servers: bool) -> Snapshot {
-    let mut b = SnapshotBuilder::default();
+    let rules = Rules {
+        pmtu_disc: case.pmtu_disc,
+        ..Rules::default()
+    };
+    let mut b = SnapshotBuilder::default().rules(rules);
     let mut services: Vec<(Proto, SocketAddr, Vec<Candidate>)> = Vec::new();
     let mut ids = (0..).map(ServerId);
     for line in &case.ipvsadm {

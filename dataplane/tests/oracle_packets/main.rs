@@ -7,6 +7,7 @@ mod common;
 mod differences;
 mod director;
 mod errors;
+mod mss;
 mod recording;
 mod runs;
 mod tunnels;

@@ -10,6 +10,7 @@ use crate::common::{Director, LAN, Shape, To, WAN, reassembled};
 use crate::differences::{NOT_YET, ON_PURPOSE, find};
 use crate::director::{director, is_local, publish};
 use crate::errors::destination;
+use crate::mss;
 use crate::recording::{Case, Side, Step, cases};
 use crate::tunnels::{tunnel, word};
 
@@ -19,6 +20,8 @@ enum Verdict {
     Same,
     /// The director's own kernel got it, as it did in the recording.
     Kernel,
+    /// See [`mss::lowered`].
+    LowerMss,
     Differs(String),
 }
 
@@ -68,6 +71,7 @@ fn run(d: &mut Director, case: &Case, step: &Step) -> Verdict {
         .collect();
     match ours == theirs {
         true => Verdict::Same,
+        false if mss::lowered(&ours, &theirs) => Verdict::LowerMss,
         false => Verdict::Differs(describe(&ours, &theirs)),
     }
 }
@@ -141,7 +145,7 @@ fn received(frames: &[Vec<u8>], case: &Case) -> Option<Vec<u8>> {
 }
 
 /// The frame inside a tunnel's; its MAC addresses are the tunnel's.
-fn unwrapped(frame: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn unwrapped(frame: &[u8]) -> Option<Vec<u8>> {
     let (protocol, at) = match word(frame, 12) {
         0x0800 => (frame[23], 34),
         _ => (frame[20], 54),
@@ -325,6 +329,7 @@ fn every_case(shape: &Shape) {
             match verdict {
                 Verdict::Same => same += steps.len(),
                 Verdict::Kernel => kernel += steps.len(),
+                Verdict::LowerMss => *differing.entry(mss::REASON).or_default() += 1,
                 Verdict::Differs(how) => {
                     let known = find(ON_PURPOSE, &case, step).or(find(NOT_YET, &case, step));
                     match known {
@@ -347,6 +352,7 @@ fn every_case(shape: &Shape) {
             known.reason
         );
     }
+    assert!(differing.contains_key(mss::REASON));
     assert!(same > 2_500, "{same}");
 }
 

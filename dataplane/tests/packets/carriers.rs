@@ -58,7 +58,7 @@ fn segment(frame: &[u8]) -> Segment {
 }
 
 /// The frame with TCP options put into it, of a multiple of 4 bytes; its checksums are right.
-fn with_options(packet: &Packet, options: &[u8]) -> Vec<u8> {
+pub(crate) fn with_options(packet: &Packet, options: &[u8]) -> Vec<u8> {
     let mut f = packet.build();
     let v6 = packet.src.is_ipv6();
     let l4 = if v6 { 54 } else { 34 };

@@ -6,6 +6,7 @@ mod common;
 mod fragments;
 mod modes;
 mod sctp;
+mod tunnels;
 mod vlans;
 
 use std::net::IpAddr;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_dataplane::command::{Command, PortUpdate};
+use weir_dataplane::conn::state::Rules;
 use weir_dataplane::counters::{DropReason, ServerCounters};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
@@ -52,12 +53,24 @@ pub(crate) fn director_telling(
 fn director_of(
     shape: &Shape,
     vip: &str,
-    (mode, tunnel): (ForwardMode, Option<Tunnel>),
+    how: (ForwardMode, Option<Tunnel>),
     servers: &[&str],
     client_address: ClientAddress,
 ) -> Director {
+    director_ruled(shape, vip, how, servers, client_address, Rules::default())
+}
+
+/// As [`director`], with a tunnel, under these rules of `[ipvs]`.
+pub(crate) fn director_ruled(
+    shape: &Shape,
+    vip: &str,
+    (mode, tunnel): (ForwardMode, Option<Tunnel>),
+    servers: &[&str],
+    client_address: ClientAddress,
+    rules: Rules,
+) -> Director {
     let mut d = Director::new(shape);
-    let mut b = SnapshotBuilder::default();
+    let mut b = SnapshotBuilder::default().rules(rules);
     for (service, proto) in (0..).zip(PROTOS) {
         let ids = (service * 4..).map(ServerId);
         let servers: Vec<_> = ids.zip(servers).collect();
@@ -247,7 +260,7 @@ fn there_and_back() {
     }
 }
 
-fn hops(frame: &[u8]) -> u8 {
+pub(crate) fn hops(frame: &[u8]) -> u8 {
     if frame[12..14] == [0x86, 0xdd] {
         frame[21]
     } else {
@@ -440,7 +453,7 @@ fn tunnels_carry_the_packet_as_it_is() {
     }
 }
 
-fn addresses(f: &[u8]) -> (IpAddr, IpAddr) {
+pub(crate) fn addresses(f: &[u8]) -> (IpAddr, IpAddr) {
     let v6 = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&f[at..at + 16]).unwrap());
     let v4 = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&f[at..at + 4]).unwrap());
     match f[12..14] {
@@ -450,7 +463,7 @@ fn addresses(f: &[u8]) -> (IpAddr, IpAddr) {
 }
 
 /// An ICMP error with `head` (type, code) from `router` to the sender of the packet in `about`.
-fn error_about(about: &[u8], router: &str, (kind, code): (u8, u8), mtu: u16) -> Vec<u8> {
+pub(crate) fn error_about(about: &[u8], router: &str, (kind, code): (u8, u8), mtu: u16) -> Vec<u8> {
     let router: IpAddr = router.parse().unwrap();
     let mut message = vec![kind, code, 0, 0, 0, 0];
     message.extend_from_slice(&mtu.to_be_bytes());
@@ -571,7 +584,7 @@ fn errors_about_a_flow_reach_who_sent_it() {
 }
 
 /// Cuts a frame into fragments by the product's own knife.
-fn cut(frame: &[u8], mtu: u16) -> Vec<Vec<u8>> {
+pub(crate) fn cut(frame: &[u8], mtu: u16) -> Vec<Vec<u8>> {
     let mut whole = frame.to_vec();
     if whole[12..14] == [8, 0] {
         put16(&mut whole, 20, 0); // DF off
@@ -585,7 +598,7 @@ fn cut(frame: &[u8], mtu: u16) -> Vec<Vec<u8>> {
 }
 
 /// Puts the fragments of one datagram together again: the L4 header and payload.
-fn joined(pieces: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn joined(pieces: &[Vec<u8>]) -> Vec<u8> {
     let mut parts: Vec<(usize, &[u8])> = pieces
         .iter()
         .map(|f| match f[12..14] {

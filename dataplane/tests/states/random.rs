@@ -34,6 +34,7 @@ fn step() -> impl Strategy<Value = Step> {
         secure_tcp: secure,
         conn_reuse_mode: reuse,
         expire_nodest_conn: expire,
+        ..Rules::default()
     });
     let what = prop_oneof![
         4 => any::<u8>().prop_map(What::Flags),

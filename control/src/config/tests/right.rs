@@ -220,7 +220,7 @@ fn values_become_what_they_say() {
         .replace(
             "[addresses]",
             "[ipvs]\nsloppy_tcp = true\nsloppy_sctp = true\nsecure_tcp = 3\n\
-             conn_reuse_mode = 0\nexpire_nodest_conn = true\n[addresses]",
+             conn_reuse_mode = 0\nexpire_nodest_conn = true\npmtu_disc = false\n[addresses]",
         )
         .replace(
             "name = \"web\"",
@@ -250,6 +250,7 @@ fn values_become_what_they_say() {
             secure_tcp: 3,
             conn_reuse_mode: 0,
             expire_nodest_conn: true,
+            pmtu_disc: false,
         }
     );
     let own: Vec<_> = config.services[0].timeouts.iter().collect();

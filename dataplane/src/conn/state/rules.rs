@@ -20,6 +20,9 @@ pub struct Rules {
     /// A packet whose server was removed, and a SYN whose server has weight 0, is scheduled
     /// anew.
     pub expire_nodest_conn: bool,
+    /// Path MTU discovery through tunnels: DF is copied to the outer header, and a packet with DF
+    /// that is too long goes back as an ICMP error. Without it the tunnel's packet is fragmented.
+    pub pmtu_disc: bool,
 }
 
 impl Default for Rules {
@@ -30,6 +33,7 @@ impl Default for Rules {
             secure_tcp: 0,
             conn_reuse_mode: 1,
             expire_nodest_conn: false,
+            pmtu_disc: true,
         }
     }
 }

@@ -122,6 +122,15 @@ impl fmt::Display for Tunnel {
     }
 }
 
+/// Whether the outer packets of a tunnel have this protocol.
+#[must_use]
+pub(crate) fn is_outer(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        ipip::IPV4 | ipip::IPV6 | gre::PROTOCOL | ipv4::UDP
+    )
+}
+
 /// What the outer header takes from the packet.
 struct Inner {
     v6: bool,
