@@ -29,6 +29,8 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         conns_reused,
         lip_early_reuse,
         icmp_errors,
+        mss_clamped,
+        path_mtus,
         checksums_filled,
         clients_told,
         clients_untold,
