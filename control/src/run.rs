@@ -283,6 +283,7 @@ fn make_workers(
 ) -> anyhow::Result<Made> {
     let workers = config.workers.cores.workers();
     let toeplitz = Arc::new(Toeplitz::new(MICROSOFT_KEY));
+    let pool = dataplane.pool;
     let secret = secret().context("/dev/urandom")?;
     let mut made = Made {
         setups: Vec::new(),
@@ -316,6 +317,7 @@ fn make_workers(
         made.kernel_ends.push(kernel_end);
         made.setups.push(Setup {
             ports: lanes.iter_mut().filter_map(Iterator::next).collect(),
+            pool: Box::new(pool.clone()),
             links,
             kernel,
             commands,

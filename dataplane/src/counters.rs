@@ -189,6 +189,8 @@ pub struct WorkerCounters {
     pub conns_evicted: Cell,
     /// Closing connections that gave way to a new one from the same client port.
     pub conns_reused: Cell,
+    /// Connections ended because their server leaves, both sides told where there are words for it.
+    pub conns_dismissed: Cell,
     /// Local ports taken early from a connection in TIME_WAIT, under shortage.
     pub lip_early_reuse: Cell,
     /// ICMP errors about balanced flows passed on, translated where it takes that.
@@ -311,6 +313,7 @@ impl WorkerCounters {
             conns_expired: Cell::default(),
             conns_evicted: Cell::default(),
             conns_reused: Cell::default(),
+            conns_dismissed: Cell::default(),
             lip_early_reuse: Cell::default(),
             icmp_errors: Cell::default(),
             mss_clamped: Cell::default(),

@@ -177,6 +177,7 @@ impl Replay {
             replay.workers.push(Worker::new(Setup {
                 ports,
                 steer: steer(me),
+                pool: Box::new(replay.pool.clone()),
                 links,
                 kernel,
                 commands,

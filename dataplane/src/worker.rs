@@ -18,12 +18,12 @@ use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
 use crate::frag;
-use crate::io::{BURST, Burst, Frame, PortQueue};
+use crate::io::{BURST, Burst, Frame, FramePool, PortQueue};
 use crate::lip::LocalPorts;
 use crate::packet::ids::IpIds;
 use crate::packet::{Key, Key4, Key6, eth};
 use crate::pipeline::{
-    Arrival, Columns, DATAGRAMS, EXPIRED_A_TURN, Family, Notes, Side, Sides, conn_gone,
+    Arrival, Columns, DATAGRAMS, EXPIRED_A_TURN, Family, Farewells, Notes, Side, Sides, conn_gone,
     redirected_keys,
 };
 use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking, PathMtus};
@@ -66,12 +66,13 @@ pub struct WorkerPort<Q> {
 }
 
 /// Everything that a worker is made of.
-#[derive(Debug)]
 pub struct Setup<Q: PortQueue> {
     /// All ports, by index.
     pub ports: Vec<WorkerPort<Q>>,
     /// Who owns what.
     pub steer: Steer,
+    /// Where the frames come from that the worker itself sends.
+    pub pool: Box<dyn FramePool<Frame = Q::Frame>>,
     /// Rings to and from the other workers.
     pub links: Links<Q::Frame>,
     /// Rings to and from the twin thread.
@@ -146,6 +147,9 @@ pub(crate) struct ServerHop {
 pub struct Worker<Q: PortQueue> {
     pub(crate) lanes: Vec<Lane<Q>>,
     pub(crate) steer: Steer,
+    pub(crate) pool: Box<dyn FramePool<Frame = Q::Frame>>,
+    /// Servers whose connections are to end.
+    pub(crate) farewells: Farewells,
     pub(crate) links: Links<Q::Frame>,
     /// Frames for other workers, by core, until a burst of them or the turn's end.
     aside: Vec<ArrayVec<Handoff<Q::Frame>, BURST>>,
@@ -202,6 +206,7 @@ impl<Q: PortQueue> Worker<Q> {
         let Setup {
             ports,
             steer,
+            pool,
             links,
             kernel,
             commands,
@@ -233,6 +238,8 @@ impl<Q: PortQueue> Worker<Q> {
         let mut worker = Worker {
             lanes: ports.into_iter().map(lane).collect(),
             steer,
+            pool,
+            farewells: Farewells::new(now),
             aside: (0..links.out.len()).map(|_| ArrayVec::new()).collect(),
             links,
             kernel,
@@ -284,6 +291,9 @@ impl<Q: PortQueue> Worker<Q> {
         }
         for core in 0..self.aside.len() {
             self.flush_aside(core);
+        }
+        if self.farewells.are_due(now) {
+            work += self.dismiss_some(now);
         }
         work += self.expire(now);
         let polls = if work == 0 {
@@ -537,6 +547,7 @@ impl<Q: PortQueue> Worker<Q> {
         let watched = counted.flat_map(|s| s.servers.iter().map(|c| c.id));
         self.loads.watch(servers, watched);
         self.note_standings(&snapshot, servers);
+        self.farewells.follow(&snapshot, servers);
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 

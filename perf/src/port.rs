@@ -4,7 +4,7 @@
 //! allocated while the clock runs.
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use weir_dataplane::io::{Burst, Frame, PortQueue, RxChecksum};
+use weir_dataplane::io::{Burst, Frame, FramePool, PortQueue, RxChecksum};
 
 const HEADROOM: usize = 128;
 const ROOM: usize = 2048;
@@ -85,6 +85,17 @@ impl Frame for BenchFrame {
 
     /// None: buffers go round and round, and nothing that is measured makes frames.
     fn another(&self, _: usize) -> Option<BenchFrame> {
+        None
+    }
+}
+
+/// Nothing that is measured makes frames.
+pub(crate) struct NoPool;
+
+impl FramePool for NoPool {
+    type Frame = BenchFrame;
+
+    fn alloc(&mut self, _: usize) -> Option<BenchFrame> {
         None
     }
 }

@@ -26,7 +26,7 @@ use weir_dataplane::steer::{
 use weir_dataplane::worker::{Setup, Worker, WorkerPort};
 use weir_dataplane::{CoreId, Mac, PortId, Proto, ServerId, ServiceId, Tick};
 
-use crate::port::{BenchFrame, BenchQueue, Wire, port};
+use crate::port::{BenchFrame, BenchQueue, NoPool, Wire, port};
 
 /// Buffers in flight: a NIC's ring and a little more, 16 MB of memory.
 pub(crate) const BUFFERS: usize = 8192;
@@ -213,6 +213,7 @@ impl Testbed {
         let worker = Worker::new(Setup {
             ports: vec![end(WAN, wan_end), end(LAN, lan_end)],
             steer: seat.steer,
+            pool: Box::new(NoPool),
             links: seat.links,
             kernel,
             commands,

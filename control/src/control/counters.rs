@@ -27,6 +27,7 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         conns_expired,
         conns_evicted,
         conns_reused,
+        conns_dismissed,
         lip_early_reuse,
         icmp_errors,
         mss_clamped,
@@ -90,6 +91,11 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "conns_reused",
             "Closing connections replaced by a new SYN of the same client port.",
             conns_reused,
+        ),
+        (
+            "conns_dismissed",
+            "Connections ended because their real server leaves (removal, weir drain --reset-after).",
+            conns_dismissed,
         ),
         (
             "lip_early_reuse",

@@ -88,6 +88,8 @@ impl Flags {
     pub(super) const NO_OUTBOUND: Flags = Flags(64);
     /// It has a record in the side table, and that concerns its packets.
     pub const SIDE: Flags = Flags(128);
+    /// It is to end with its next packet: both sides are reset.
+    pub const DISMISSED: Flags = Flags(256);
 
     /// Both.
     #[must_use]
@@ -100,7 +102,8 @@ impl Flags {
         const CONCERN_PACKETS: Flags = Flags::ONE_WAY
             .with(Flags::TRANSLATED)
             .with(Flags::REDIRECT)
-            .with(Flags::SIDE);
+            .with(Flags::SIDE)
+            .with(Flags::DISMISSED);
         match self.0 & CONCERN_PACKETS.0 {
             0 => Flags(self.0 & !Flags::ASIDE.0),
             _ => self.with(Flags::ASIDE),
@@ -295,6 +298,16 @@ impl<K: Key> Conn<K> {
             // One-way connections stay aside when their first answer has passed, see `answered`.
             None if self.mode().is_one_way() => others,
             None => others.with_aside(),
+        };
+    }
+
+    /// Has it end with its next packet, or takes that back.
+    pub(crate) fn dismiss(&mut self, dismissed: bool) {
+        let others = Flags(self.flags.0 & !Flags::DISMISSED.0);
+        self.flags = match dismissed {
+            true => others.with(Flags::DISMISSED).with_aside(),
+            false if self.mode().is_one_way() => others,
+            false => others.with_aside(),
         };
     }
 

@@ -42,6 +42,9 @@ impl<Q: PortQueue> Worker<Q> {
         if flow.ttl <= 1 && !stays {
             return self.ttl_expired(lane, frame, now);
         }
+        if conn.flags().has(Flags::DISMISSED) {
+            return self.farewell(lane, frame, flow, hit, now);
+        }
         if conn.flags().has(Flags::SIDE) {
             return self.carried(lane, frame, flow, hit, now);
         }

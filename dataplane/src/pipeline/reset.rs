@@ -1,9 +1,9 @@
-//! The reset that answers TCP without a connection.
+//! Resets: the one that answers TCP without a connection, and the one that ends a connection.
 #![forbid(unsafe_code)]
 
 use crate::io::Frame;
 use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
-use crate::packet::{Flow, Key, be32, checksum, eth, put16, put32, tcp};
+use crate::packet::{Flow, Key, be32, checksum, eth, ipv6, put16, put32, tcp};
 use crate::types::{Mac, Proto};
 
 /// Turns a TCP packet into the reset that answers it (RFC 9293 3.10.7.1), back to its source
@@ -39,4 +39,28 @@ pub(super) fn make_reset<F: Frame, K: Key>(frame: &mut F, flow: &Flow<K>, mac: M
     let sum = checksum::l4(f, Proto::Tcp, l4, l4 + tcp::MIN_LEN);
     put16(f, l4 + tcp::CHECKSUM_AT, sum);
     true
+}
+
+/// Turns a TCP packet into a reset for the one that it goes to: the headers as they are, with
+/// the number that is awaited there, and nothing behind them.
+pub(super) fn make_reset_onward<F: Frame, K: Key>(frame: &mut F, flow: &Flow<K>) {
+    let l4 = usize::from(flow.l4);
+    let end = l4 + tcp::MIN_LEN;
+    if !frame.set_len(end) {
+        return; // it was as long
+    }
+    let f = frame.bytes_mut();
+    let len = (end - eth::HEADER_LEN) as u16;
+    match eth::ethertype(f) {
+        Ok(eth::IPV6) => put16(f, eth::HEADER_LEN + 4, len - ipv6::LEN as u16),
+        _ => {
+            put16(f, eth::HEADER_LEN + 2, len);
+            checksum::set_ipv4(f);
+        }
+    }
+    f[l4 + 12] = 0x50;
+    f[l4 + tcp::FLAGS_AT] = f[l4 + tcp::FLAGS_AT] & ACK | RST;
+    f[l4 + 14..end].fill(0); // window, checksum, urgent pointer
+    let sum = checksum::l4(f, Proto::Tcp, l4, end);
+    put16(f, l4 + tcp::CHECKSUM_AT, sum);
 }

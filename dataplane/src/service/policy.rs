@@ -11,4 +11,8 @@ pub struct Policy {}
 
 /// Of a real server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ServerPolicy {}
+pub struct ServerPolicy {
+    /// Its connections are to end now: both sides are reset, or told nothing where the protocol
+    /// has no words for it.
+    pub dismissed: bool,
+}

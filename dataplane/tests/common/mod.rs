@@ -283,6 +283,7 @@ impl Director {
             let setup = Setup {
                 ports: vec![port(WAN, wan, WAN_MAC), port(LAN, lan, LAN_MAC)],
                 steer: steer(me),
+                pool: Box::new(d.pool.clone()),
                 links,
                 kernel,
                 commands,

@@ -3,6 +3,7 @@
 mod carriers;
 #[path = "../common/mod.rs"]
 mod common;
+mod farewell;
 mod fragments;
 mod modes;
 mod sctp;

@@ -16,7 +16,9 @@ use weir_dataplane::packet::ids::IpIds;
 use weir_dataplane::packet::tcp::flags::{ACK, FIN, SYN};
 use weir_dataplane::packet::{be16, checksum, eth, fragment, put16};
 use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
-use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, SnapshotBuilder};
+use weir_dataplane::service::{
+    Candidate, Server, ServerPolicy, Service, ServiceKey, SnapshotBuilder,
+};
 use weir_dataplane::steer::Alignment;
 use weir_dataplane::{CoreId, Mac, Proto, ServerId, ServiceId};
 
@@ -70,7 +72,24 @@ pub(crate) fn director_ruled(
     rules: Rules,
 ) -> Director {
     let mut d = Director::new(shape);
-    let mut b = SnapshotBuilder::default().rules(rules);
+    let policy = ServerPolicy::default();
+    let snapshot = snapshot_of(vip, (mode, tunnel), servers, client_address, policy);
+    let snapshot = Arc::new(snapshot.rules(rules).build(2));
+    d.tell(|| Command::Snapshot(Arc::clone(&snapshot)));
+    d.settle();
+    d.events.clear();
+    d
+}
+
+/// The services of [`director`], with this policy for all servers.
+pub(crate) fn snapshot_of(
+    vip: &str,
+    (mode, tunnel): (ForwardMode, Option<Tunnel>),
+    servers: &[&str],
+    client_address: ClientAddress,
+    policy: ServerPolicy,
+) -> SnapshotBuilder {
+    let mut b = SnapshotBuilder::default();
     for (service, proto) in (0..).zip(PROTOS) {
         let ids = (service * 4..).map(ServerId);
         let servers: Vec<_> = ids.zip(servers).collect();
@@ -81,7 +100,7 @@ pub(crate) fn director_ruled(
                 address: at(address),
                 forward: mode,
                 tunnel,
-                policy: Default::default(),
+                policy,
             });
         }
         let candidate = |&(id, address): &(ServerId, &&str)| Candidate::new(id, at(address), 1);
@@ -104,11 +123,7 @@ pub(crate) fn director_ruled(
                 .collect(),
         }));
     }
-    let snapshot = Arc::new(b.build(2));
-    d.tell(|| Command::Snapshot(Arc::clone(&snapshot)));
-    d.settle();
-    d.events.clear();
-    d
+    b
 }
 
 pub(crate) fn packet(proto: Proto, from: &str, to: &str, flags: u8) -> Packet {

@@ -61,6 +61,7 @@ fn a_connection_goes_from_one_vlan_of_a_card_to_another_and_back() {
     let mut worker = Worker::new(Setup {
         ports: ports.collect(),
         steer,
+        pool: Box::new(SimPool::default()),
         links: mesh(1, 64).remove(0),
         kernel,
         commands,

@@ -14,7 +14,7 @@ use weir_dataplane::command::Command;
 use weir_dataplane::conn::Pages;
 use weir_dataplane::counters::{Cell, DropReason, WorkerCounters};
 use weir_dataplane::forward::ForwardMode;
-use weir_dataplane::io::dpdk::{DpdkQueue, PortHandle};
+use weir_dataplane::io::dpdk::{DpdkQueue, Pool, PortHandle};
 use weir_dataplane::steer::{MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh};
 use weir_dataplane::worker::{Setup, Worker, WorkerPort};
 use weir_dataplane::{CoreId, PortId, Tick};
@@ -67,7 +67,7 @@ struct Spent {
 
 /// The worker's life.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let (_pool, mut port) = open(&args.device, &args.prefix, args.huge)?;
+    let (pool, mut port) = open(&args.device, &args.prefix, args.huge)?;
     let end = WorkerPort {
         id: PortId(0),
         queue: port.queues.pop().context("the port has no queue")?,
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let worker = scope.spawn(|| {
             let end = end; // the queue moves in: it is one thread's
             let registered = take_core(args.core)?;
-            let done = work(args, end, &counters, &spent, &stop, per_tick);
+            let done = work(args, pool, end, &counters, &spent, &stop, per_tick);
             drop(registered); // after the worker's frames went back to the thread's cache
             done
         });
@@ -132,6 +132,7 @@ fn answer(
 
 fn work(
     args: &Args,
+    pool: Pool,
     port: WorkerPort<DpdkQueue>,
     counters: &Arc<WorkerCounters>,
     spent: &Spent,
@@ -148,6 +149,7 @@ fn work(
     let mut worker = Worker::new(Setup {
         ports: vec![port],
         steer: Steer::new(CoreId(0), 1, Arc::new(Toeplitz::new(MICROSOFT_KEY))),
+        pool: Box::new(pool),
         links: mesh(1, 8).pop().context("no links")?,
         kernel,
         commands,

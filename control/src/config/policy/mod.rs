@@ -8,10 +8,10 @@ use super::reader::{Problems, Section};
 
 /// Of a `[[service]]`.
 pub(super) fn of_service(_: &mut Problems<'_>, _: &Section<'_>) -> Policy {
-    Policy {}
+    Policy::default()
 }
 
 /// Of a `[[service.real_server]]`.
 pub(super) fn of_server(_: &mut Problems<'_>, _: &Section<'_>) -> ServerPolicy {
-    ServerPolicy {}
+    ServerPolicy::default()
 }

@@ -359,6 +359,7 @@ fn workers(ends: Vec<Vec<SimQueue>>) -> Workers {
         let setup = Setup {
             ports: queues.iter_mut().enumerate().map(port).collect(),
             steer: Steer::new(core, WORKERS, Arc::clone(&toeplitz)),
+            pool: Box::new(SimPool::default()),
             links,
             kernel,
             commands,

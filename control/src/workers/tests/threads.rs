@@ -7,7 +7,7 @@ use rtrb::{Producer, RingBuffer};
 use weir_dataplane::command::Command;
 use weir_dataplane::conn::Pages;
 use weir_dataplane::counters::WorkerCounters;
-use weir_dataplane::io::sim::{SimFrame, SimPort, SimQueue, Spread};
+use weir_dataplane::io::sim::{SimFrame, SimPool, SimPort, SimQueue, Spread};
 use weir_dataplane::route::Fib;
 use weir_dataplane::service::Snapshot;
 use weir_dataplane::steer::{
@@ -69,6 +69,7 @@ fn lab(workers: u8) -> Lab {
                 fill_checksums: false,
             }],
             steer: Steer::new(core, workers, Arc::clone(&toeplitz)),
+            pool: Box::new(SimPool::default()),
             links,
             kernel,
             commands,
