@@ -13,7 +13,8 @@
 //! ports.rs        cards and twins                services.rs   services for listings
 //! kernel.rs       asking the kernel              counters.rs   every counter by name
 //! pulse.rs        do all workers turn?           systemd.rs    what systemd is told
-//! answers.rs      what the API is answered
+//! answers.rs      what the API is answered     turnover.rs  slow starts and late ends
+//! drain.rs        a server out of service
 //! ```
 #![forbid(unsafe_code)]
 
@@ -32,6 +33,7 @@ use crate::net::{AddressProblem, NetEvent, TwinThreadCounters};
 
 mod answers;
 pub(crate) mod counters;
+mod drain;
 pub(crate) mod kernel;
 pub(crate) mod link;
 mod listing;
@@ -44,6 +46,7 @@ mod services;
 pub(crate) mod systemd;
 #[cfg(test)]
 mod tests;
+mod turnover;
 
 use kernel::Kernel;
 use link::{LinkEvent, WorkerLink};
@@ -54,6 +57,7 @@ use pulse::Pulse;
 use reload::Reload;
 use rollout::{Rollout, Step};
 use services::ServiceBook;
+use turnover::Turnovers;
 
 /// How often the workers' rings are looked at: the longest that the first packet to an unknown
 /// neighbour waits before the kernel is asked.
@@ -147,6 +151,7 @@ pub(crate) struct Control {
     /// The model changed and no rollout has taken it up.
     changed: bool,
     reload: Reload,
+    turnovers: Turnovers,
     pulse: Pulse,
     started: Instant,
     /// Everything was rolled out once.
@@ -170,7 +175,9 @@ impl Control {
         let now = Instant::now();
         let mut services = ServiceBook::default();
         services.follow(&model, None, &links);
+        let turnovers = Turnovers::begin(&mut model);
         Ok(Control {
+            turnovers,
             config_file: parts.config_file,
             config: parts.config,
             model,
@@ -428,6 +435,7 @@ impl Control {
 
     fn keep_house(&mut self) {
         self.follow_links();
+        self.changed |= self.turnovers.look(&mut self.model, Instant::now());
         if !self.model.has_removed() {
             return;
         }

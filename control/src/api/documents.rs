@@ -146,12 +146,29 @@ pub(crate) struct Server {
     pub(crate) traffic: Traffic,
 }
 
+/// A real server that drains: `POST /v1/drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Draining {
+    /// The service's name.
+    pub(crate) service: String,
+    /// RIP and port.
+    pub(crate) server: SocketAddr,
+    /// Connections left in an active state.
+    pub(crate) active: u64,
+    /// Connections left in any other state: closing ones, and UDP's.
+    pub(crate) inactive: u64,
+    /// No worker sends it anything any more, and none is left.
+    pub(crate) safe: bool,
+}
+
 /// Whether a real server may take new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ServerState {
     /// It takes new connections.
     Active,
+    /// It takes new connections, and less than its part of them yet.
+    Starting,
     /// Weight 0: it keeps what it has and takes nothing new.
     Drained,
     /// Removed from the configuration: gone with its last connection.
@@ -163,6 +180,7 @@ impl ServerState {
     pub(crate) fn name(self) -> &'static str {
         match self {
             ServerState::Active => "active",
+            ServerState::Starting => "starting",
             ServerState::Drained => "drained",
             ServerState::Leaving => "leaving",
         }

@@ -11,6 +11,7 @@
 //! | `GET /v1/connections?limit=&service=&client=&server=&state=` | [`documents::Connections`] |
 //! | `GET /v1/counters` | [`documents::Counters`] |
 //! | `POST /v1/reload` | [`documents::Reloaded`] |
+//! | `POST /v1/drain?service=&server=&undo=&reset_after=` | [`documents::Draining`] |
 //! | `POST /v1/explain?port=&keep_macs=&frames=`, a capture | [`Explained`](crate::explain::document::Explained) |
 //!
 //! A refusal is `{"error": "one clear sentence"}` ([`documents::Refusal`]): 400 for a request
@@ -45,6 +46,11 @@ pub(crate) enum Request {
     ),
     /// All counters.
     Counters(oneshot::Sender<documents::Counters>),
+    /// Take a server out of service, or back, and say what it has left.
+    Drain(
+        DrainRequest,
+        oneshot::Sender<Result<documents::Draining, Problem>>,
+    ),
     /// Read the configuration file again.
     Reload(oneshot::Sender<Result<documents::Reloaded, Problem>>),
     /// What packets are asked of: services, routes and neighbours of now.
@@ -63,6 +69,29 @@ pub(crate) enum Problem {
     /// Weir cannot answer for the moment.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// Which server to drain, and how.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DrainRequest {
+    /// The service's name.
+    pub(crate) service: String,
+    /// The server's address and port.
+    pub(crate) server: std::net::SocketAddr,
+    /// Back into service.
+    #[serde(default)]
+    pub(crate) undo: bool,
+    /// Reset what is left after so many seconds.
+    #[serde(default, deserialize_with = "seconds")]
+    pub(crate) reset_after: Option<std::time::Duration>,
+}
+
+fn seconds<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<std::time::Duration>, D::Error> {
+    let seconds: u32 = serde::Deserialize::deserialize(from)?;
+    Ok(Some(std::time::Duration::from_secs(seconds.into())))
 }
 
 /// Which connections a listing wants, and how many at most.

@@ -14,7 +14,7 @@ use weir_dataplane::conn::state::State as ConnState;
 
 use super::documents::Refusal;
 use super::explain::explain;
-use super::{ConnectionFilter, Problem, Request};
+use super::{ConnectionFilter, DrainRequest, Problem, Request};
 use crate::explain::MAX_BYTES;
 
 /// Requests that may wait for the control loop; more get 503 at once.
@@ -40,6 +40,7 @@ fn router(control: mpsc::Sender<Request>) -> Router {
         .route("/v1/connections", get(connections))
         .route("/v1/counters", get(counters))
         .route("/v1/reload", post(reload))
+        .route("/v1/drain", post(drain))
         .route(
             "/v1/explain",
             post(explain).layer(DefaultBodyLimit::max(MAX_BYTES)),
@@ -63,6 +64,18 @@ async fn counters(State(control): Control) -> Response {
 
 async fn reload(State(control): Control) -> Response {
     answer(ask(&control, Request::Reload).await.and_then(|done| done))
+}
+
+async fn drain(
+    State(control): Control,
+    query: Result<Query<DrainRequest>, QueryRejection>,
+) -> Response {
+    let wanted = match query {
+        Ok(Query(wanted)) => wanted,
+        Err(e) => return Problem::BadRequest(e.body_text()).into_response(),
+    };
+    let asked = ask(&control, |back| Request::Drain(wanted, back)).await;
+    answer(asked.and_then(|done| done))
 }
 
 async fn connections(

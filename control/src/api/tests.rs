@@ -104,6 +104,10 @@ async fn answer_until_end(mut requests: mpsc::Receiver<Request>) {
                     .send(Err(Problem::Unavailable(format!("{filter:?}"))))
                     .unwrap(),
             },
+            // What was asked comes back as the problem's text.
+            Request::Drain(wanted, back) => back
+                .send(Err(Problem::Refused(format!("{wanted:?}"))))
+                .unwrap(),
             Request::Picture(back) => {
                 let picture = explain::tests::picture(explain::tests::LAB);
                 back.send(picture).unwrap();

@@ -12,6 +12,7 @@ use crate::api::DEFAULT_SOCKET;
 mod check;
 mod conns;
 mod counters;
+mod drain;
 mod explain;
 mod number;
 mod reload;
@@ -51,6 +52,7 @@ enum Command {
     Run(run::Options),
     Check(check::Options),
     Reload(reload::Options),
+    Drain(drain::Options),
     Status(status::Options),
     Services(services::Options),
     Conns(conns::Options),
@@ -89,6 +91,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(options) => run::run(&options, &socket),
         Command::Check(options) => check::run(&options),
         Command::Reload(options) => reload::run(&options, &socket),
+        Command::Drain(options) => drain::run(&options, &socket),
         Command::Status(options) => status::run(&options, &socket),
         Command::Services(options) => services::run(&options, &socket),
         Command::Conns(options) => conns::run(&options, &socket),

@@ -108,6 +108,7 @@ fn finish_service(service: ServiceDraft<'_>) -> Service {
         port: service.port.map(|t| t.value),
         client_address: service.client_address,
         timeouts: service.timeouts,
+        turnover: service.turnover,
         policy: service.policy,
         servers: service.servers.into_iter().map(server).collect(),
     }

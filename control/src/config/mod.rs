@@ -28,6 +28,7 @@ mod states;
 mod surprises;
 #[cfg(test)]
 mod tests;
+mod turnover;
 mod types;
 mod words;
 
@@ -39,7 +40,8 @@ pub(crate) use report::Report;
 pub(crate) use restart::restart_needed;
 pub(crate) use surprises::surprises;
 pub(crate) use types::{
-    Config, Cores, Idle, LogFormat, Port, RealServer, RxChecksum, Service, VipOwner, Workers,
+    Config, Cores, Idle, LogFormat, Port, RealServer, Removal, RxChecksum, Service, Turnover,
+    VipOwner, Workers,
 };
 
 use reader::{Key, Problems, Section};

@@ -18,6 +18,8 @@ use super::policy;
 use super::reader::{At, Key, Problems, Section};
 use super::scalars::{self, Range};
 use super::states;
+use super::turnover;
+use super::types::Turnover;
 use super::words::{alternatives, listed};
 
 pub(super) const SERVICE: &[Key] = &[
@@ -33,6 +35,8 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("port", "\"wan0\""),
     Key::new("client_address", "\"none\""),
     Key::new("timeouts", "{ established = \"90s\" }"),
+    Key::new("slow_start", "\"none\""),
+    Key::new("removal", "\"keep\""),
     Key::new("real_server", "[[service.real_server]]"),
     Key::planned("persistence"),
     Key::planned("health_check"),
@@ -62,6 +66,7 @@ pub(super) struct ServiceDraft<'t> {
     pub(super) port: Option<At<String>>,
     pub(super) client_address: ClientAddress,
     pub(super) timeouts: TimeoutChanges,
+    pub(super) turnover: Turnover,
     pub(super) policy: Policy,
     pub(super) servers: Vec<ServerDraft<'t>>,
 }
@@ -121,6 +126,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
             .as_ref()
             .map_or(ClientAddress::none, |c| c.value),
         timeouts: states::changes(p, &section),
+        turnover: turnover::turnover(p, &section),
         policy: policy::of_service(p, &section),
         servers: servers(p, &section),
         section,

@@ -14,6 +14,7 @@ pub(crate) fn surprises(config: &Config) -> Vec<String> {
     let of = |service: &Service| {
         let says: Vec<String> = [
             weights(service),
+            slow_start(service),
             one_address(service),
             full(config, service),
         ]
@@ -40,6 +41,18 @@ fn weights(service: &Service) -> Option<String> {
     let name = service.scheduler.name();
     weights.any(|w| w != first).then(|| {
         format!("scheduler {name} ignores weights (only 0 drains); {instead} follows them")
+    })
+}
+
+/// A slow start, under a scheduler that has no use for it.
+fn slow_start(service: &Service) -> Option<String> {
+    let name = service.scheduler.name();
+    let useless = !service.turnover.slow_start.is_zero() && !service.scheduler.is_proportional();
+    useless.then(|| {
+        format!(
+            "scheduler {name} does not share in proportion to weights, so that slow_start does \
+             nothing; wrr, wlc, sed, nq and twos do"
+        )
     })
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use weir_dataplane::conn::state::{Rules, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
@@ -211,10 +212,31 @@ pub(crate) struct Service {
     pub client_address: ClientAddress,
     /// How long its connections last, where that is not as in `[timeouts]`.
     pub timeouts: TimeoutChanges,
+    /// How its servers come and go.
+    pub turnover: Turnover,
     /// What else was asked of it.
     pub policy: Policy,
     /// Its real servers, in the file's order; may be empty.
     pub servers: Vec<RealServer>,
+}
+
+/// How the servers of a service come and go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Turnover {
+    /// How long a server that comes (back) takes to reach its weight; zero: at once.
+    pub slow_start: Duration,
+    /// What becomes of the connections of a server that is removed.
+    pub removal: Removal,
+}
+
+/// What becomes of the connections of a server that is removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// They go on until they end.
+    #[default]
+    Keep,
+    /// Those that are left after so long are reset; zero: all at once.
+    After(Duration),
 }
 
 /// `[[service.real_server]]`.

@@ -21,6 +21,7 @@ impl Control {
             }
             Request::Connections(filter, back) => self.listings.ask(filter, back),
             Request::Reload(back) => self.reload_asked(Some(back)),
+            Request::Drain(what, back) => drop(back.send(self.drain(&what))),
             Request::Picture(back) => drop(back.send(self.picture())),
         }
     }

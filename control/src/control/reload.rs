@@ -1,6 +1,8 @@
 //! Reload: the whole new file, or nothing of it.
 #![forbid(unsafe_code)]
 
+use std::time::Instant;
+
 use tokio::sync::oneshot;
 
 use super::{Control, Done, systemd};
@@ -90,6 +92,7 @@ impl Control {
         }
         self.services
             .follow(&self.model, Some(&changes), &self.links);
+        self.turnovers.follow(&mut self.model, Instant::now());
         if let Some(job) = &mut self.reload.job {
             job.changes = Some(changes);
         }

@@ -11,7 +11,7 @@ use weir_dataplane::service::ServiceKey;
 
 use super::link::WorkerLink;
 use crate::api::documents::{self, ServerState, Traffic};
-use crate::model::{Changes, Model, ServiceEntry, What};
+use crate::model::{Changes, FULL, Model, Passage, ServiceEntry, What};
 
 /// What listings need beside the model.
 #[derive(Debug, Default)]
@@ -74,10 +74,11 @@ impl ServiceBook {
             forward: server.forward.name().to_owned(),
             tunnel: server.tunnel.map(|tunnel| tunnel.to_string()),
             weight: server.weight.into(),
-            state: match (server.removed_in, server.weight) {
-                (Some(_), _) => ServerState::Leaving,
-                (None, 0) => ServerState::Drained,
-                (None, _) => ServerState::Active,
+            state: match (server.removed_in, server.weight, server.passage) {
+                (Some(_), ..) => ServerState::Leaving,
+                (None, 0, _) | (_, _, Passage { drained: true, .. }) => ServerState::Drained,
+                (_, _, Passage { step: 0..FULL, .. }) => ServerState::Starting,
+                _ => ServerState::Active,
             },
             traffic: self.traffic(server.id, workers),
         });

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
@@ -16,7 +17,8 @@ use weir_dataplane::{ServerId, ServiceId};
 use super::changes::{Changes, ServerChange, ServiceChange, What};
 use super::ids::Ids;
 use super::policy;
-use crate::config::{self, RealServer};
+use super::turnover::{self, Passage};
+use crate::config::{self, RealServer, Removal, Turnover};
 use crate::publish::Publisher;
 
 /// A virtual service, standing or removed with connections left.
@@ -42,6 +44,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) client_address: ClientAddress,
     /// The timeouts that it sets for its connections.
     pub(crate) timeouts: TimeoutChanges,
+    /// How its servers come and go.
+    pub(crate) turnover: Turnover,
     /// What else was asked of it.
     pub(crate) policy: Policy,
     /// Whether it was removed and waits for its last connection.
@@ -53,7 +57,7 @@ pub(crate) struct ServiceEntry {
     /// Local addresses in use or given up.
     pub(super) locals: BTreeMap<IpAddr, Local>,
     /// As workers see it; `None` after an edit.
-    published: Option<Arc<service::Service>>,
+    pub(super) published: Option<Arc<service::Service>>,
     /// The scheduler as it was published last, with its tables: renewed only where it changes.
     prepared: Option<Scheduler>,
 }
@@ -75,6 +79,8 @@ pub(crate) struct ServerEntry {
     pub(crate) tunnel: Option<Tunnel>,
     /// What else was asked of it.
     pub(crate) policy: ServerPolicy,
+    /// How far it is on its way in or out.
+    pub(crate) passage: Passage,
     /// For a removed one, the first generation of snapshots in which no connection finds it.
     pub(crate) removed_in: Option<u64>,
 }
@@ -130,6 +136,7 @@ impl ServiceEntry {
             port: None,
             client_address: ClientAddress::none,
             timeouts: TimeoutChanges::default(),
+            turnover: Turnover::default(),
             policy: Policy::default(),
             removed: true,
             servers: Vec::new(),
@@ -147,10 +154,11 @@ impl ServiceEntry {
         self.removed = true;
         self.published = None;
         edit.service(self, What::Removed);
-        for server in self.servers.iter_mut().filter(|s| s.removed_in.is_none()) {
-            server.removed_in = Some(edit.generation);
-            edit.server(&self.name, server, What::Removed);
+        let mut servers = std::mem::take(&mut self.servers);
+        for server in servers.iter_mut().filter(|s| s.removed_in.is_none()) {
+            self.remove_server(server, edit);
         }
+        self.servers = servers;
         for local in self.locals.values_mut() {
             local.removed_in.get_or_insert(edit.generation);
         }
@@ -173,6 +181,7 @@ impl ServiceEntry {
         self.local_addresses.clone_from(&config.local_addresses);
         self.port.clone_from(&config.port);
         self.timeouts = config.timeouts;
+        self.turnover = config.turnover;
         self.policy.clone_from(&config.policy);
         self.client_address = config.client_address;
         self.vip_port = place(self.key.vip);
@@ -239,6 +248,7 @@ impl ServiceEntry {
         if self.timeouts != config.timeouts {
             keys.push("timeouts".to_owned());
         }
+        keys.extend(turnover::differences(self.turnover, config.turnover));
         keys.extend(policy::of_service(&self.policy, &config.policy));
         // Schedulers go through servers in their order, so that it is a change too.
         let wanted: HashSet<_> = config.servers.iter().map(|s| s.address).collect();
@@ -289,22 +299,30 @@ impl ServiceEntry {
         order.retain(|address| known.contains_key(address));
         for mut server in order.iter().filter_map(|address| known.remove(address)) {
             if server.removed_in.is_none() {
-                server.removed_in = Some(edit.generation);
-                edit.server(&self.name, &server, What::Removed);
+                self.remove_server(&mut server, edit);
             }
             self.servers.push(server);
         }
     }
 
+    fn remove_server(&self, server: &mut ServerEntry, edit: &mut Edit<'_>) {
+        server.removed_in = Some(edit.generation);
+        if self.turnover.removal == Removal::After(Duration::ZERO) {
+            server.passage.dismissed = true;
+            edit.publisher.put_server(self.record(server));
+        }
+        edit.server(&self.name, server, What::Removed);
+    }
+
     /// The server as workers know it.
-    fn record(&self, server: &ServerEntry) -> service::Server {
+    pub(super) fn record(&self, server: &ServerEntry) -> service::Server {
         service::Server {
             id: server.id,
             service: self.id,
             address: server.address,
             forward: server.forward,
             tunnel: server.tunnel,
-            policy: server.policy,
+            policy: server.policy_now(),
         }
     }
 
@@ -317,11 +335,10 @@ impl ServiceEntry {
     /// The service as workers see it, made when it has changed.
     pub(crate) fn published(&mut self) -> Arc<service::Service> {
         let standing = self.servers.iter().filter(|s| s.removed_in.is_none());
-        let candidate = |s: &ServerEntry| service::Candidate::new(s.id, s.address, s.weight.into());
         if let Some(published) = &self.published {
             return published.clone();
         }
-        let servers: Vec<_> = standing.map(candidate).collect();
+        let servers = turnover::candidates(self.scheduler, standing);
         let scheduler = match &self.prepared {
             Some(before) => before.renewed(self.scheduler, self.options, &servers),
             None => Scheduler::new(self.scheduler, self.options, &servers),
@@ -351,8 +368,16 @@ impl ServerEntry {
             forward: config.forward,
             tunnel: config.tunnel,
             policy: config.policy,
+            passage: Passage::comes(),
             removed_in: None,
         }
+    }
+
+    /// What was asked of it, by the configuration and since.
+    fn policy_now(&self) -> ServerPolicy {
+        let mut policy = self.policy;
+        policy.dismissed = self.passage.dismissed;
+        policy
     }
 
     fn update(&mut self, config: &RealServer) -> Option<What> {
@@ -376,6 +401,9 @@ impl ServerEntry {
             let show = |t: &Option<Tunnel>| t.map_or("none".to_owned(), |t| t.to_string());
             let (old, new) = (show(&self.tunnel), show(&config.tunnel));
             keys.push(format!("tunnel {old} to {new}"));
+        }
+        if self.weight == 0 && config.weight > 0 || self.removed_in.is_some() {
+            self.passage = Passage::comes();
         }
         self.weight = config.weight;
         self.forward = config.forward;

@@ -23,6 +23,7 @@ mod ids;
 mod policy;
 #[cfg(test)]
 mod tests;
+mod turnover;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +41,7 @@ pub(crate) use changes::{Changes, ServerChange, ServiceChange, What};
 pub(crate) use entry::ServiceEntry;
 use entry::{Edit, Local};
 use ids::Ids;
+pub(crate) use turnover::{FULL, Passage};
 
 /// All services with their servers.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
 mod random;
+mod turnover;
 
 use super::*;
 use crate::config::{Machine, parse};

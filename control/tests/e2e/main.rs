@@ -26,6 +26,7 @@ mod datagrams;
 mod failures;
 mod forwarding;
 mod inside;
+mod leaving;
 mod lifecycle;
 mod load;
 mod modes;

@@ -202,6 +202,14 @@ macro_rules! schedulers {
                 match self { $(SchedulerKind::$sched => $sched::Rule::COUNTS,)+ }
             }
 
+            /// Whether servers get new connections in proportion to their weights, so that equal
+            /// multiples of all of them mean the same.
+            #[must_use]
+            pub fn is_proportional(self) -> bool {
+                use SchedulerKind::{nq, sed, twos, wlc, wrr};
+                matches!(self, wrr | wlc | sed | nq | twos)
+            }
+
             /// The flags that it knows.
             #[must_use]
             pub fn flags(self) -> Flags {

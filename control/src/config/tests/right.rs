@@ -10,7 +10,7 @@ use weir_dataplane::service::{Policy, ServerPolicy, ServiceKey};
 use weir_dataplane::{Proto, Tick};
 
 use super::super::reader::Key;
-use super::super::types::{Cidr, Device};
+use super::super::types::{Cidr, Device, Turnover};
 use super::super::{machine, restart_needed, scalars, services, states, words};
 use super::*;
 
@@ -114,6 +114,7 @@ fn quickstart_says_what_the_script_builds() {
                 port: None,
                 client_address: ClientAddress::none,
                 timeouts: TimeoutChanges::default(),
+                turnover: Turnover::default(),
                 policy: Policy::default(),
                 servers: vec![
                     server("10.1.0.11:80", 100),
@@ -135,6 +136,7 @@ fn quickstart_says_what_the_script_builds() {
                 port: None,
                 client_address: ClientAddress::none,
                 timeouts: TimeoutChanges::default(),
+                turnover: Turnover::default(),
                 policy: Policy::default(),
                 servers: vec![
                     server("10.1.0.11:53", 1),

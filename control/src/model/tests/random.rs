@@ -76,6 +76,7 @@ fn service(number: u8, servers: u8, locals: u8) -> config::Service {
         port: None,
         client_address: ClientAddress::none,
         timeouts: TimeoutChanges::default(),
+        turnover: config::Turnover::default(),
         policy: Policy::default(),
         servers: bits(servers).map(server).collect(),
     }
