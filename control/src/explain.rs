@@ -243,7 +243,7 @@ impl<'a> Asker<'a> {
             state: s.state.name().to_owned(),
             worker: s.worker.0,
         });
-        answer.service = self.service(parsed.as_ref(), standing.as_ref());
+        answer.service = self.service(parsed.as_ref(), port, standing.as_ref());
         answer.server = standing.as_ref().map(|s| self.server(s, opened));
         answer.next_hop = standing.as_ref().and_then(|s| self.next_hop(s));
         answer.out = out
@@ -368,6 +368,7 @@ impl<'a> Asker<'a> {
     fn service(
         &self,
         parsed: Option<&packet::Parsed>,
+        port: PortId,
         standing: Option<&Standing>,
     ) -> Option<document::Service> {
         let snapshot = &self.picture.snapshot;
@@ -376,14 +377,16 @@ impl<'a> Asker<'a> {
             .and_then(|server| snapshot.service(server.service));
         let service = match of_server {
             Some(service) => service,
-            None => reasons::service_for(snapshot, parsed?)?,
+            None => reasons::service_for(snapshot, parsed?, port)?,
         };
         let kind = service.scheduler.kind();
         let available = service.servers.iter().filter(|s| s.weight > 0).count();
         Some(document::Service {
             name: service.name.to_string(),
-            protocol: service.key.proto.to_string(),
-            address: SocketAddr::new(service.key.vip, service.key.port),
+            takes: match (service.key.proto(), service.key.address()) {
+                (Some(proto), Some(address)) => format!("{proto} {address}"),
+                _ => service.key.to_string(),
+            },
             scheduler: kind.name().to_owned(),
             choice: reasons::choice(kind).to_owned(),
             servers: service.servers.len(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use weir_dataplane::ServerId;
 use weir_dataplane::conn::state::{Rules, Timeouts};
-use weir_dataplane::service::{Server, ServiceKey, Snapshot, SnapshotBuilder};
+use weir_dataplane::service::{Marks, Server, ServiceKey, Snapshot, SnapshotBuilder};
 
 use crate::model::ServiceEntry;
 
@@ -53,12 +53,14 @@ impl Publisher {
         &mut self,
         timeouts: Timeouts,
         rules: Rules,
+        marks: &Arc<Marks>,
         services: &mut BTreeMap<ServiceKey, ServiceEntry>,
     ) -> Arc<Snapshot> {
         if let Some(current) = &self.current {
             return current.clone();
         }
-        let mut builder = SnapshotBuilder::default().timeouts(timeouts).rules(rules);
+        let builder = SnapshotBuilder::default().timeouts(timeouts).rules(rules);
+        let mut builder = builder.marks(marks.clone());
         if let Some(last) = &self.last {
             builder.servers_of(last);
         }
@@ -70,7 +72,7 @@ impl Publisher {
         }
         for entry in services.values_mut() {
             match entry.removed {
-                true => builder.vip(entry.key.vip),
+                true => builder.vips_of(&entry.key),
                 false => builder.service(entry.published()),
             }
             builder.timeouts_of(entry.id, &entry.timeouts);

@@ -34,6 +34,7 @@ mod family;
 mod farewell;
 mod fragments;
 mod icmp;
+mod marked;
 mod odd;
 mod open;
 mod over;
@@ -344,7 +345,8 @@ impl<Q: PortQueue> Worker<Q> {
         } else if let Some(answered) = self.find_answered(flow) {
             return self.answer_past_us(lane, frame, flow, answered, now);
         }
-        let opened = self.open(flow, 0, now);
+        let first = self.first(lane);
+        let opened = self.open(first, flow, 0, now);
         self.go_on(lane, frame, flow, opened, now);
     }
 
@@ -358,6 +360,11 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         let dir = Direction::Inbound;
+        if matches!(opened, Err(Refusal::Kernel | Refusal::NoConnection))
+            && let Some(answered) = self.find_answered_marked(flow)
+        {
+            return self.answer_of_marked(lane, frame, flow, answered, now);
+        }
         match opened {
             Ok(Opened::Same(id)) => {
                 self.begin_carrying::<K>(id, flow.says, now);

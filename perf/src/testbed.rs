@@ -115,7 +115,7 @@ pub(crate) fn snapshot(
     b.service(Arc::new(Service {
         id: ServiceId(0),
         name: "bench".into(),
-        key: ServiceKey {
+        key: ServiceKey::Address {
             proto: Proto::Tcp,
             vip: IpAddr::V4(*VIP.ip()),
             port: VIP.port(),

@@ -109,10 +109,19 @@ pub(crate) struct Services {
 pub(crate) struct Service {
     /// The operator's name for it.
     pub(crate) name: String,
-    /// `tcp`, `udp` or `sctp`.
-    pub(crate) protocol: String,
-    /// VIP and port; port 0 is every port.
-    pub(crate) address: SocketAddr,
+    /// `tcp`, `udp` or `sctp`; absent where it takes what is marked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) protocol: Option<String>,
+    /// VIP and port, `10.0.0.10:80`, or ranges of them, `10.0.0.16/28:8000-8999`; port 0 is every
+    /// port. Absent where it takes what is marked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) address: Option<String>,
+    /// The mark of the packets that it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fwmark: Option<u32>,
+    /// Its clients': `ipv4` or `ipv6`.
+    #[serde(default)]
+    pub(crate) family: String,
     /// The scheduler.
     pub(crate) scheduler: String,
     /// The scheduler's flags, by ipvsadm's names and in its order.

@@ -246,10 +246,9 @@ fn lines(p: &Packet) -> Vec<(&'static str, String)> {
         lines.push((
             "service",
             format!(
-                "{}: {} {}, {} ({} of them available)",
+                "{}: {}, {} ({} of them available)",
                 s.name,
-                s.protocol,
-                s.address,
+                s.takes,
                 count(s.servers as u64, "real server"),
                 s.available
             ),

@@ -1,7 +1,6 @@
 //! `weir services`: what is balanced, and how it is shared out.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use super::Output;
@@ -63,20 +62,30 @@ fn scheduler(service: &Service) -> String {
     }
 }
 
+/// As ipvsadm shows it, every port as a star: `tcp 10.0.0.10:*`, `fwm 7`, `fwm 7 ipv6`.
+fn address(service: &Service) -> String {
+    let written = service.address.as_deref().unwrap_or_default();
+    let address = match written.strip_suffix(":0") {
+        Some(every_port) => format!("{every_port}:*"),
+        None => written.to_owned(),
+    };
+    match (&service.protocol, service.fwmark) {
+        (_, Some(mark)) if service.family == "ipv6" => format!("fwm {mark} ipv6"),
+        (_, Some(mark)) => format!("fwm {mark}"),
+        (Some(protocol), None) => format!("{protocol} {address}"),
+        (None, None) => address,
+    }
+}
+
 fn service_rows(service: &Service, table: &mut Table<11>) {
     let mut sum = Traffic::default();
     for server in &service.servers {
         sum += server.traffic;
     }
-    let address = match service.address {
-        SocketAddr::V4(at) if at.port() == 0 => format!("{}:*", at.ip()),
-        SocketAddr::V6(at) if at.port() == 0 => format!("[{}]:*", at.ip()),
-        at => at.to_string(),
-    };
     let [active, inactive, conns, received, sent] = traffic(&sum);
     table.row([
         service.name.clone(),
-        format!("{} {address}", service.protocol),
+        address(service),
         scheduler(service),
         method(&service.forward, None),
         String::new(),

@@ -219,8 +219,10 @@ fn services_with_their_servers() {
         services: vec![
             Service {
                 name: "web".into(),
-                protocol: "tcp".into(),
-                address: at("10.0.0.10:80"),
+                protocol: Some("tcp".into()),
+                address: Some("10.0.0.10:80".into()),
+                fwmark: None,
+                family: "ipv4".into(),
                 scheduler: "wrr".into(),
                 scheduler_flags: vec![],
                 forward: "fullnat".into(),
@@ -233,8 +235,10 @@ fn services_with_their_servers() {
             },
             Service {
                 name: "everything".into(),
-                protocol: "udp".into(),
-                address: at("10.0.0.11:0"),
+                protocol: Some("udp".into()),
+                address: Some("10.0.0.11:0".into()),
+                fwmark: None,
+                family: "ipv4".into(),
                 scheduler: "mh".into(),
                 scheduler_flags: vec!["mh-fallback".into(), "mh-port".into()],
                 forward: "fullnat".into(),
@@ -379,8 +383,10 @@ fn json_is_the_document_and_ends_with_a_newline() {
         generation: 1,
         services: vec![Service {
             name: "web".into(),
-            protocol: "tcp".into(),
-            address: at("10.0.0.10:80"),
+            protocol: Some("tcp".into()),
+            address: Some("10.0.0.10:80".into()),
+            fwmark: None,
+            family: "ipv4".into(),
             scheduler: "wrr".into(),
             scheduler_flags: vec![],
             forward: "fullnat".into(),

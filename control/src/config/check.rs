@@ -8,16 +8,20 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
+use weir_dataplane::Proto;
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::service::{AddressRange, ServiceKey};
 
 use super::defaults::{self, BYTES_PER_CONNECTION, MAX_PORTS};
 use super::draft::Draft;
 use super::forwarding;
 use super::machine::{PortDraft, WorkersDraft};
+use super::marks;
 use super::places::places;
 use super::reader::{At, Problems};
 use super::scalars::show_size;
 use super::services::{ServerDraft, ServiceDraft};
+use super::vips::Vips;
 use super::words::{grouped, listed};
 
 /// The kernel has no IPv6 on links that carry less (RFC 8200 section 5).
@@ -39,6 +43,9 @@ pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
         forwarding::check(p, service, own);
         conflicts(p, &claims, service);
     }
+    let names: Vec<&str> = port_names(draft);
+    let names = Some(names.as_slice()).filter(|names| names.len() == draft.ports.len());
+    marks::check(p, &draft.marks, names, |p, address| claims.twin(p, address));
     places(p, draft);
 }
 
@@ -169,13 +176,14 @@ fn vlans(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
     }
 }
 
+fn port_names<'d>(draft: &'d Draft<'_>) -> Vec<&'d str> {
+    let names = draft.ports.iter().filter_map(|t| t.name.as_ref());
+    names.map(|name| name.value.as_str()).collect()
+}
+
 fn services(p: &mut Problems<'_>, draft: &Draft<'_>) {
-    let (mut names, mut keys) = (Seen::new(), Seen::new());
-    let ports: Vec<&str> = draft
-        .ports
-        .iter()
-        .filter_map(|t| Some(&*t.name.as_ref()?.value))
-        .collect();
+    let (mut names, mut keys, mut marks) = (Seen::new(), Seen::new(), Seen::new());
+    let ports = port_names(draft);
     for service in &draft.services {
         let section = &service.section;
         if let Some(name) = &service.name
@@ -193,6 +201,14 @@ fn services(p: &mut Problems<'_>, draft: &Draft<'_>) {
             );
             section.refuse(p, "address", &why);
         }
+        if let (Some(mark), Some(v6)) = (&service.fwmark, service.v6)
+            && let Some(line) = marks.again(p, (mark.value, v6), mark.at)
+        {
+            let family = if v6 { "IPv6" } else { "IPv4" };
+            let why =
+                format!("another service has this mark of {family} (line {line}); join the two");
+            section.refuse(p, "fwmark", &why);
+        }
         if let Some(port) = &service.port
             && ports.len() == draft.ports.len()
             && !ports.contains(&port.value.as_str())
@@ -201,6 +217,41 @@ fn services(p: &mut Problems<'_>, draft: &Draft<'_>) {
             section.refuse(p, "port", &why);
         }
         servers(p, service);
+    }
+    overlaps(p, &draft.services);
+}
+
+/// Of two services that can be asked by the same packet one is the more specific.
+fn overlaps(p: &mut Problems<'_>, services: &[ServiceDraft<'_>]) {
+    // One address and port, or all its ports, lies within whatever it meets.
+    let mut ranges: Vec<(At<Vips>, Proto)> = Vec::new();
+    for service in services {
+        let (Some(address), Some(proto)) = (service.address, service.protocol) else {
+            continue;
+        };
+        let own = address.value;
+        if !matches!(own.key(proto.value), ServiceKey::Range { .. }) {
+            continue;
+        }
+        let clash = ranges.iter().find(|(other, of)| {
+            let other = other.value;
+            let nested = match own.vips == other.vips {
+                true => own.ports.covers(&other.ports) || other.ports.covers(&own.ports),
+                false => own.vips.covers(&other.vips) || other.vips.covers(&own.vips),
+            };
+            let meet = own.vips.meets(&other.vips) && own.ports.meets(&other.ports);
+            *of == proto.value && meet && !nested
+        });
+        if let Some((other, _)) = clash {
+            let why = format!(
+                "overlaps {} (line {}) in part, so neither is the more specific; let one lie \
+                 within the other, or apart",
+                other.value,
+                p.line(other.at)
+            );
+            service.section.refuse(p, "address", &why);
+        }
+        ranges.push((address, proto.value));
     }
 }
 
@@ -227,12 +278,12 @@ fn servers(p: &mut Problems<'_>, service: &ServiceDraft<'_>) {
             );
             section.refuse(p, "address", &why);
         }
-        let service_port = service.address.as_ref().map(|a| a.value.port());
-        if address.value.port() == 0 && service_port.is_some_and(|port| port != 0) {
+        let service_port = service.address.and_then(|a| a.value.port());
+        if let (0, Some(port)) = (address.value.port(), service_port) {
             let why = format!(
-                "port 0 keeps the client's port, under a service for every port only; use the \
-                 port that the server listens on, like \"{}\"",
-                SocketAddr::new(address.value.ip(), service_port.unwrap_or_default())
+                "port 0 keeps the client's port, under a service for several ports only; use \
+                 the port that the server listens on, like \"{}\"",
+                SocketAddr::new(address.value.ip(), port)
             );
             section.refuse(p, "address", &why);
         }
@@ -243,13 +294,13 @@ fn servers(p: &mut Problems<'_>, service: &ServiceDraft<'_>) {
 #[derive(Debug)]
 struct Claims<'d> {
     twins: HashMap<IpAddr, At<&'d str>>,
-    vips: HashMap<IpAddr, At<&'d str>>,
+    vips: Vec<(AddressRange, At<&'d str>)>,
     locals: HashMap<IpAddr, At<&'d str>>,
 }
 
 impl<'d> Claims<'d> {
     fn of(draft: &'d Draft<'_>) -> Claims<'d> {
-        let (mut twins, mut vips, mut locals) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut twins, mut vips, mut locals) = (HashMap::new(), Vec::new(), HashMap::new());
         for port in &draft.ports {
             for cidr in &port.addresses {
                 let by = cidr.with(port.section.what.as_str());
@@ -259,7 +310,7 @@ impl<'d> Claims<'d> {
         for service in &draft.services {
             let what = service.section.what.as_str();
             if let Some(vip) = &service.address {
-                vips.entry(vip.value.ip()).or_insert(vip.with(what));
+                vips.push((vip.value.vips, vip.with(what)));
             }
             for range in &service.local_addresses {
                 for address in range.value.addresses() {
@@ -283,8 +334,14 @@ impl<'d> Claims<'d> {
         ))
     }
 
+    /// The first own address of a port's among these.
+    fn twin_in(&self, p: &Problems<'_>, vips: AddressRange) -> Option<String> {
+        let own = self.twins.keys().filter(|address| vips.contains(**address));
+        self.twin(p, *own.min()?)
+    }
+
     fn vip(&self, p: &Problems<'_>, address: IpAddr) -> Option<String> {
-        let by = self.vips.get(&address)?;
+        let (_, by) = self.vips.iter().find(|(vips, _)| vips.contains(address))?;
         Some(format!(
             "{address} is the virtual address of {} (line {})",
             by.value,
@@ -306,7 +363,7 @@ impl<'d> Claims<'d> {
 fn conflicts(p: &mut Problems<'_>, claims: &Claims<'_>, service: &ServiceDraft<'_>) {
     let section = &service.section;
     if let Some(vip) = &service.address
-        && let Some(is) = claims.twin(p, vip.value.ip())
+        && let Some(is) = claims.twin_in(p, vip.value.vips)
     {
         section.refuse(p, "address", &format!("{is}; use another for the service"));
     }

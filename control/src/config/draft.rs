@@ -1,6 +1,8 @@
 //! A whole file as written, and the plain data that it becomes when nothing was wrong.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
+
 use weir_dataplane::conn::state::{Rules, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::tun::Tunnel;
@@ -8,6 +10,7 @@ use weir_dataplane::service::ServiceKey;
 
 use super::defaults;
 use super::machine::{PortDraft, WorkersDraft};
+use super::marks::{self, MarkDraft};
 use super::reader::At;
 use super::services::{ServerDraft, ServiceDraft};
 use super::types::{Addresses, Config, Log, Port, RealServer, Service, Vlan, Workers};
@@ -18,6 +21,7 @@ pub(super) struct Draft<'t> {
     pub(super) workers: WorkersDraft<'t>,
     pub(super) ports: Vec<PortDraft<'t>>,
     pub(super) services: Vec<ServiceDraft<'t>>,
+    pub(super) marks: Vec<MarkDraft<'t>>,
     pub(super) timeouts: Timeouts,
     pub(super) rules: Rules,
     pub(super) addresses: Addresses,
@@ -28,6 +32,12 @@ impl Draft<'_> {
     /// The plain data. Only for a draft in which nothing was wrong.
     pub(super) fn finish(self) -> Config {
         let workers = self.workers;
+        let ports = finish_ports(&self.ports);
+        let services: Vec<_> = self.services.into_iter().map(finish_service).collect();
+        let own = ports.iter().flat_map(|port| &port.addresses);
+        let locals = services.iter().flat_map(|s: &Service| &s.local_addresses);
+        let exempt = own.map(|cidr| cidr.address).chain(locals.copied());
+        let exempt = exempt.collect::<BTreeSet<_>>().into_iter().collect();
         Config {
             workers: Workers {
                 cores: workers.cores,
@@ -38,8 +48,9 @@ impl Draft<'_> {
                 hugepages: workers.hugepages,
                 idle: workers.idle,
             },
-            ports: finish_ports(&self.ports),
-            services: self.services.into_iter().map(finish_service).collect(),
+            marks: marks::finish(&self.marks, &ports, exempt),
+            ports,
+            services,
             timeouts: self.timeouts,
             rules: self.rules,
             addresses: self.addresses,
@@ -80,7 +91,13 @@ fn finish_ports(drafts: &[PortDraft<'_>]) -> Vec<Port> {
 }
 
 fn finish_service(service: ServiceDraft<'_>) -> Service {
-    let address = given(service.address);
+    let key = match (service.fwmark, service.address) {
+        (Some(mark), _) => ServiceKey::Mark {
+            mark: mark.value,
+            v6: service.v6.unwrap_or_default(),
+        },
+        (None, address) => given(address).key(given(service.protocol)),
+    };
     let ranges = service.local_addresses.iter();
     let server = |s: ServerDraft<'_>| {
         let forward = s.forward.unwrap_or(service.forward);
@@ -96,11 +113,7 @@ fn finish_service(service: ServiceDraft<'_>) -> Service {
     };
     Service {
         name: given(service.name),
-        key: ServiceKey {
-            proto: given(service.protocol),
-            vip: address.ip(),
-            port: address.port(),
-        },
+        key,
         scheduler: service.scheduler,
         options: service.options,
         forward: service.forward,

@@ -12,6 +12,7 @@ use super::defaults;
 use super::reader::{At, Key, Problems, Section};
 use super::scalars;
 use super::services::ServiceDraft;
+use super::vips::Wanted;
 
 pub(super) const TUNNEL: &[Key] = &[
     Key::new("type", "\"gue\""),
@@ -121,10 +122,10 @@ pub(super) fn check(
         if server.tunnel.is_some() && mode != ForwardMode::tun {
             server.section.refuse(p, "tunnel", NO_TUNNEL);
         }
-        let (Some(vip), Some(address)) = (&service.address, &server.address) else {
+        let (Some(wanted), Some(address)) = (service.wanted(), &server.address) else {
             continue;
         };
-        if let Err(why) = reaches(service, mode, vip.value, address.value, &own) {
+        if let Err(why) = reaches(service, mode, wanted, address.value, &own) {
             server.section.refuse(p, "address", &why);
         }
     }
@@ -151,20 +152,20 @@ fn local_addresses(p: &mut Problems<'_>, service: &ServiceDraft<'_>, needed: boo
     section.refused_empty(p, KEY, &format!("no address; {wants}"));
 }
 
-/// Whether packets for `vip` can reach the server at `address` by this mode.
+/// Whether the packets that clients send can reach the server at `address` by this mode.
 ///
 /// # Errors
 /// Why not, and what to write instead.
 fn reaches(
     service: &ServiceDraft<'_>,
     mode: ForwardMode,
-    vip: SocketAddr,
+    wanted: Wanted,
     address: SocketAddr,
     own: impl Fn(IpAddr) -> Option<bool>,
 ) -> Result<(), String> {
     let name = mode.name();
-    let family = |at: SocketAddr| if at.is_ipv4() { "IPv4" } else { "IPv6" };
-    let same_family = vip.is_ipv4() == address.is_ipv4();
+    let family = |v6: bool| if v6 { "IPv6" } else { "IPv4" };
+    let same_family = wanted.v6 == address.is_ipv6();
     match mode {
         ForwardMode::fullnat => {
             // A server is spoken to from a local address of its own family.
@@ -176,16 +177,21 @@ fn reaches(
                 return Err(format!(
                     "FULL-NAT reaches it from a local address of its family; add an {} address to \
                      the service's local_addresses",
-                    family(address)
+                    family(address.is_ipv6())
                 ));
             }
         }
         ForwardMode::tun => {}
         ForwardMode::local => {
-            if address.ip() != vip.ip() && own(address.ip()) == Some(false) {
+            // Marking rules may lead anything here.
+            if let Some(vips) = wanted.vips
+                && !vips.contains(address.ip())
+                && own(address.ip()) == Some(false)
+            {
                 return Err(format!(
                     "forward = \"local\" is this machine itself; use the service's address, \
-                     \"{vip}\", or a port's own"
+                     \"{}\", or a port's own",
+                    wanted.example(vips.first())
                 ));
             }
         }
@@ -193,13 +199,13 @@ fn reaches(
             return Err(format!(
                 "forward = {name:?} has one family on both sides; use an {} real server, or \
                  \"fullnat\" or \"tun\" for this one",
-                family(vip)
+                family(wanted.v6)
             ));
         }
         ForwardMode::nat | ForwardMode::dr => {}
     }
-    if !mode.maps_ports() && address.port() != vip.port() {
-        let right = SocketAddr::new(address.ip(), vip.port());
+    let right = wanted.example(address.ip());
+    if !mode.maps_ports() && address != right {
         return Err(format!(
             "forward = {name:?} leaves the port as it is; use the service's, \"{right}\", or \
              \"fullnat\" or \"nat\" for this one"

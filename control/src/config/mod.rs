@@ -17,6 +17,7 @@ mod defaults;
 mod draft;
 mod forwarding;
 mod machine;
+mod marks;
 mod places;
 mod policy;
 mod reader;
@@ -30,6 +31,7 @@ mod surprises;
 mod tests;
 mod turnover;
 mod types;
+mod vips;
 mod words;
 
 use std::path::Path;
@@ -51,6 +53,7 @@ const TABLES: &[Key] = &[
     Key::new("workers", "{ count = 2 }"),
     Key::new("port", "[[port]]"),
     Key::new("service", "[[service]]"),
+    Key::new("mark", "[[mark]]"),
     Key::new("timeouts", "{ established = \"900s\" }"),
     Key::new("ipvs", "{ secure_tcp = 1 }"),
     Key::new("addresses", "{ vips = \"managed\" }"),
@@ -121,10 +124,14 @@ pub(crate) fn parse(name: &str, text: &str, machine: &Machine) -> Result<Config,
     }
     let p = &mut problems;
     let top = Section::top(p, document.get_ref(), TABLES);
+    let marks = marks::marks(p, &top);
+    let mut services = services::services(p, &top);
+    marks::settle_families(p, &mut services, &marks);
     let draft = draft::Draft {
         workers: machine::workers(p, &top, machine),
         ports: machine::ports(p, &top),
-        services: services::services(p, &top),
+        services,
+        marks,
         timeouts: states::timeouts(p, &top),
         rules: states::rules(p, &top),
         addresses: machine::addresses(p, &top),

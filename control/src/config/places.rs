@@ -4,9 +4,11 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use weir_dataplane::service::AddressRange;
+
 use super::draft::Draft;
 use super::reader::{At, Problems};
-use super::types::{Cidr, Unplaced, VipOwner, longest_network};
+use super::types::{Cidr, Config, Unplaced, VipOwner, longest_network};
 use super::words::listed;
 
 /// Every address that Weir puts somewhere must have one place.
@@ -26,8 +28,12 @@ pub(super) fn places(p: &mut Problems<'_>, draft: &Draft<'_>) {
             }
             networks.complaint(address, is_vip, named, place)
         };
-        if let Some(vip) = service.address.as_ref().filter(|_| managed)
-            && let Some(why) = look(vip.value.ip(), true)
+        // Those of a larger range are routed here, and on no interface.
+        let few = |vips: &AddressRange| vips.steps() < Config::MOST_PLACED;
+        let vips = service.address.as_ref().map(|a| a.value.vips);
+        let vips = vips.filter(few).filter(|_| managed);
+        if let Some(vips) = vips
+            && let Some(why) = vips.addresses().find_map(|vip| look(vip, true))
         {
             section.refuse(p, "address", &why);
         }

@@ -190,7 +190,7 @@ fn pci_address(text: &str) -> Option<String> {
 }
 
 /// An address that one host can have and others can reach.
-fn unicast(address: IpAddr) -> Result<IpAddr, String> {
+pub(super) fn unicast(address: IpAddr) -> Result<IpAddr, String> {
     let kind = match address {
         IpAddr::V4(v4) => match v4.octets()[0] {
             0 => "of \"this\" network",
@@ -212,8 +212,13 @@ fn unicast(address: IpAddr) -> Result<IpAddr, String> {
 }
 
 fn ip(text: &str) -> Result<IpAddr, String> {
+    unicast(ip_of_any_kind(text)?)
+}
+
+/// Any address that can be written.
+pub(super) fn ip_of_any_kind(text: &str) -> Result<IpAddr, String> {
     match text.parse() {
-        Ok(address) => unicast(address),
+        Ok(address) => Ok(address),
         Err(_) => Err(format!(
             "{text:?} is not an IP address; write one like \"10.0.0.10\" or \"2001:db8::10\""
         )),

@@ -9,7 +9,7 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::{Options, Rows, SchedulerKind};
-use weir_dataplane::service::{Policy, ServerPolicy};
+use weir_dataplane::service::{Mark, Policy, ServerPolicy};
 
 use super::defaults::{self, MAX_LOCAL_ADDRESSES, WEIGHT_RANGE};
 use super::forwarding;
@@ -20,12 +20,15 @@ use super::scalars::{self, Range};
 use super::states;
 use super::turnover;
 use super::types::Turnover;
+use super::vips::{self, Vips, Wanted};
 use super::words::{alternatives, listed};
 
 pub(super) const SERVICE: &[Key] = &[
     Key::new("name", "\"web\""),
     Key::new("address", "\"10.0.0.10:80\""),
     Key::new("protocol", "\"tcp\""),
+    Key::new("fwmark", "7"),
+    Key::new("family", "\"ipv4\""),
     Key::new("scheduler", "\"wrr\""),
     Key::new("scheduler_flags", "[\"mh-port\"]"),
     Key::new("mh_table_size", "4093"),
@@ -40,7 +43,6 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("real_server", "[[service.real_server]]"),
     Key::planned("persistence"),
     Key::planned("health_check"),
-    Key::planned("fwmark"),
 ];
 pub(super) const REAL_SERVER: &[Key] = &[
     Key::new("name", "\"web-1\""),
@@ -56,8 +58,11 @@ pub(super) const REAL_SERVER: &[Key] = &[
 pub(super) struct ServiceDraft<'t> {
     pub(super) section: Section<'t>,
     pub(super) name: Option<At<String>>,
-    pub(super) address: Option<At<SocketAddr>>,
+    pub(super) address: Option<At<Vips>>,
     pub(super) protocol: Option<At<Proto>>,
+    pub(super) fwmark: Option<At<Mark>>,
+    /// Whether its clients speak IPv6; `None` while that is not known.
+    pub(super) v6: Option<bool>,
     pub(super) scheduler: SchedulerKind,
     pub(super) options: Options,
     pub(super) forward: ForwardMode,
@@ -88,6 +93,16 @@ impl ServiceDraft<'_> {
     pub(super) fn mode_of(&self, server: &ServerDraft<'_>) -> ForwardMode {
         server.forward.unwrap_or(self.forward)
     }
+
+    /// What clients ask of it, where that is known.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        let address = self.address.as_ref().map(|a| a.value);
+        Some(Wanted {
+            v6: self.v6?,
+            port: address.and_then(|a| a.port()),
+            vips: address.map(|a| a.vips),
+        })
+    }
 }
 
 pub(super) fn services<'t>(p: &mut Problems<'_>, top: &Section<'t>) -> Vec<ServiceDraft<'t>> {
@@ -99,23 +114,38 @@ pub(super) fn services<'t>(p: &mut Problems<'_>, top: &Section<'t>) -> Vec<Servi
 }
 
 fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
+    let marked = section.has("fwmark");
     for required in ["name", "address", "protocol"] {
-        // fwmark stands for an address, and is refused itself
-        let instead = required == "address" && section.has("fwmark");
+        // fwmark stands for address and protocol.
+        let instead = required != "name" && marked;
         if !instead && !section.has(required) {
             section.missing(p, required);
         }
     }
+    if marked {
+        let why = "the [[mark]] rules say which packets a service with fwmark takes; remove it";
+        section.refuse(p, "address", why);
+        section.refuse(p, "protocol", why);
+    } else {
+        section.refuse(p, "family", "the address says it; remove it");
+    }
+    let families = [("ipv4", false), ("ipv6", true)];
+    let family = section.choice(p, "family", &families, &[]);
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|s| (s.name(), *s)).collect();
     let protocols = [Proto::Tcp, Proto::Udp, Proto::Sctp].map(|p| (p.name(), p));
     let scheduler = section.choice(p, "scheduler", &schedulers, &[]);
     let kind = scheduler.map_or(defaults::SCHEDULER, |s| s.value);
     let protocol = section.choice(p, "protocol", &protocols, &[]);
     let client_address = client_address(p, &section, protocol.as_ref().map(|p| p.value));
+    let address = section.parsed(p, "address", vips::vips);
+    let of_address = address.as_ref().map(|a| a.value.vips.is_ipv6());
+    let fwmark = section.integer(p, "fwmark", 1..=u32::MAX, "");
     let draft = ServiceDraft {
         name: section.parsed(p, "name", scalars::label),
-        address: section.parsed(p, "address", scalars::endpoint),
+        v6: family.map(|f| f.value).or(of_address),
+        address,
         protocol,
+        fwmark: fwmark.and_then(|m| Mark::new(m.value).map(|mark| m.with(mark))),
         scheduler: kind,
         options: options(p, &section, kind),
         forward: forwarding::forward(p, &section).unwrap_or(defaults::FORWARD),

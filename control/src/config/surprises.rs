@@ -2,11 +2,13 @@
 //! and reload log it; nothing is refused for it.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
+
 use weir_dataplane::ServerId;
 use weir_dataplane::sched::{Scheduler, SchedulerKind};
-use weir_dataplane::service::Candidate;
+use weir_dataplane::service::{Candidate, ServiceKey};
 
-use super::types::{Config, Service};
+use super::types::{Config, Service, VipOwner};
 
 /// One line for each surprise, in the file's order.
 #[must_use]
@@ -17,16 +19,70 @@ pub(crate) fn surprises(config: &Config) -> Vec<String> {
             slow_start(service),
             one_address(service),
             full(config, service),
+            unmarked(config, service),
         ]
         .into_iter()
         .flatten()
         .chain(shares(service))
+        .chain(routed(config, service))
         .collect();
         let name = service.name.clone();
         says.into_iter()
             .map(move |what| format!("service {name:?}: {what}"))
     };
-    config.services.iter().flat_map(of).collect()
+    let services = config.services.iter().flat_map(of);
+    services.chain(marked_for_nobody(config)).collect()
+}
+
+/// Rules that mark packets for no service.
+fn marked_for_nobody(config: &Config) -> Vec<String> {
+    let wanted = |key: &ServiceKey| match key {
+        ServiceKey::Mark { mark, .. } => Some(*mark),
+        _ => None,
+    };
+    let wanted: BTreeSet<_> = config
+        .services
+        .iter()
+        .filter_map(|s| wanted(&s.key))
+        .collect();
+    let given: BTreeSet<_> = config.marks.rules().iter().filter_map(|r| r.mark).collect();
+    let says = |mark| {
+        format!(
+            "[[mark]] rules give mark {mark}, and no service has fwmark = {mark}: packets go on as without"
+        )
+    };
+    given.difference(&wanted).map(says).collect()
+}
+
+/// A service for marked packets that no rule marks.
+fn unmarked(config: &Config, service: &Service) -> Option<String> {
+    let ServiceKey::Mark { mark, .. } = service.key else {
+        return None;
+    };
+    let given = config
+        .marks
+        .rules()
+        .iter()
+        .any(|rule| rule.mark == Some(mark));
+    (!given).then(|| format!("no [[mark]] rule gives mark {mark}: the service gets no packet"))
+}
+
+/// More virtual addresses than Weir puts on an interface.
+fn routed(config: &Config, service: &Service) -> Vec<String> {
+    if config.addresses.vips == VipOwner::External {
+        return Vec::new();
+    }
+    let marked = config.marked_for(&service.key);
+    let vips = service.key.vips().into_iter().chain(marked);
+    let many = vips.filter(|vips| vips.steps() >= Config::MOST_PLACED);
+    many.map(|vips| {
+        format!(
+            "{vips} is more than the {} addresses that Weir puts on an interface: route it to this \
+             machine",
+            Config::MOST_PLACED
+        )
+    })
+    .collect()
 }
 
 /// Weights that differ, under a scheduler that does not look at them.
@@ -58,6 +114,7 @@ fn slow_start(service: &Service) -> Option<String> {
 
 /// Schedulers that choose by the virtual address.
 fn one_address(service: &Service) -> Option<String> {
+    service.key.vips().filter(|vips| vips.steps() == 0)?;
     let name = service.scheduler.name();
     match service.scheduler {
         SchedulerKind::dh => Some(

@@ -1,7 +1,9 @@
 //! A validated configuration: plain data, nothing of the file's text left in it.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use weir_dataplane::conn::state::{Rules, TimeoutChanges, Timeouts};
@@ -9,7 +11,7 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::{Options, SchedulerKind};
-use weir_dataplane::service::{Policy, ServerPolicy, ServiceKey};
+use weir_dataplane::service::{AddressRange, Marks, Policy, ServerPolicy, ServiceKey};
 
 use crate::prefix;
 
@@ -23,6 +25,9 @@ pub(crate) struct Config {
     pub ports: Vec<Port>,
     /// `[[service]]`: what is balanced, in the file's order.
     pub services: Vec<Service>,
+    /// `[[mark]]`: which packets get which mark, in the file's order; before them, that what is
+    /// for the director itself gets none.
+    pub marks: Arc<Marks>,
     /// `[timeouts]`: how long a connection stays in each state.
     pub timeouts: Timeouts,
     /// `[ipvs]`: when connections open and are given up, by LVS's sysctls.
@@ -293,6 +298,58 @@ pub(crate) enum LogFormat {
 }
 
 impl Config {
+    /// The most virtual addresses of one range that Weir puts on an interface: those of a /24.
+    /// A larger one is a routed network, which needs none.
+    pub(crate) const MOST_PLACED: u128 = 256;
+
+    /// The virtual addresses of a service that Weir puts on interfaces, ascending; they are
+    /// Weir's to put where [`VipOwner::Managed`] says so.
+    #[must_use]
+    pub(crate) fn placed_vips(&self, service: &Service) -> Vec<IpAddr> {
+        let few = |vips: &&AddressRange| vips.steps() < Self::MOST_PLACED;
+        let ServiceKey::Mark { .. } = service.key else {
+            let vips = service.key.vips();
+            let vips = vips.iter().filter(few);
+            return vips.flat_map(AddressRange::addresses).collect();
+        };
+        let ranges = self.marked_for(&service.key);
+        let vips: BTreeSet<_> = ranges
+            .iter()
+            .filter(few)
+            .flat_map(AddressRange::addresses)
+            .collect();
+        // A rule may speak of addresses that others have.
+        let taken = |address: IpAddr| {
+            let own = self.ports.iter().flat_map(|port| &port.addresses);
+            own.into_iter().any(|cidr| {
+                cidr.address == address
+                    || cidr.network() == Some(address)
+                    || cidr.broadcast() == Some(address)
+            })
+        };
+        let servers = self.services.iter().flat_map(|s| &s.servers);
+        let servers = servers.filter(|s| s.forward != ForwardMode::local);
+        let servers: BTreeSet<_> = servers.map(|s| s.address.ip()).collect();
+        let locals = self.services.iter().flat_map(|s| &s.local_addresses);
+        let locals: BTreeSet<_> = locals.copied().collect();
+        let free = |a: &IpAddr| !taken(*a) && !servers.contains(a) && !locals.contains(a);
+        vips.into_iter().filter(free).collect()
+    }
+
+    /// The destinations of the rules that mark packets for this service.
+    #[must_use]
+    pub(crate) fn marked_for(&self, key: &ServiceKey) -> Vec<AddressRange> {
+        let ServiceKey::Mark { mark, v6 } = key else {
+            return Vec::new();
+        };
+        let rules = self.marks.rules().iter().filter(|r| r.mark == Some(*mark));
+        let ranges = rules.flat_map(|rule| &rule.pattern.destinations);
+        ranges
+            .filter(|range| range.is_ipv6() == *v6)
+            .copied()
+            .collect()
+    }
+
     /// The port whose network places `address`: the longest network of the `addresses` keys
     /// that contains it. `None` when there is none, or two ports have networks of that length.
     #[must_use]

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_dataplane::ServerId;
@@ -85,8 +84,16 @@ impl ServiceBook {
         let scheduler_flags = entry.scheduler.flags().set_in(entry.options);
         documents::Service {
             name: entry.name.to_string(),
-            protocol: entry.key.proto.to_string(),
-            address: SocketAddr::new(entry.key.vip, entry.key.port),
+            protocol: entry.key.proto().map(|proto| proto.to_string()),
+            address: entry.key.address(),
+            fwmark: match entry.key {
+                ServiceKey::Mark { mark, .. } => Some(mark.get()),
+                _ => None,
+            },
+            family: match entry.key.is_ipv6() {
+                true => "ipv6".to_owned(),
+                false => "ipv4".to_owned(),
+            },
             scheduler: entry.scheduler.name().to_owned(),
             scheduler_flags: scheduler_flags.map(str::to_owned).collect(),
             forward: entry.forward.name().to_owned(),

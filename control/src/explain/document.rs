@@ -98,10 +98,8 @@ impl Verdict {
 pub(crate) struct Service {
     /// The operator's name for it.
     pub(crate) name: String,
-    /// `tcp`, `udp` or `sctp`.
-    pub(crate) protocol: String,
-    /// VIP and port; port 0 is every port.
-    pub(crate) address: SocketAddr,
+    /// What it takes: `tcp 10.0.0.10:80`, port 0 for every port; or `fwmark 7`.
+    pub(crate) takes: String,
     /// The scheduler.
     pub(crate) scheduler: String,
     /// What its choice means, in one sentence.

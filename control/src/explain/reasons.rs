@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use weir_dataplane::PortId;
 use weir_dataplane::conn::state::Direction;
 use weir_dataplane::counters::DropReason;
 use weir_dataplane::forward::ForwardMode;
@@ -10,19 +11,24 @@ use weir_dataplane::packet::{self, Kind, Parsed};
 use weir_dataplane::replay::Standing;
 use weir_dataplane::route::Hop;
 use weir_dataplane::sched::SchedulerKind;
-use weir_dataplane::service::{Service, ServiceKey, Snapshot};
+use weir_dataplane::service::{Asked, Service, Snapshot};
 
 use super::document::{Packet, Verdict};
 use super::reading::Reading;
 use super::{Picture, describe};
 
-/// The service that a packet's destination names.
-pub(super) fn service_for<'a>(snapshot: &'a Snapshot, packet: &Parsed) -> Option<&'a Service> {
-    let (proto, _, to) = describe::ends(packet)?;
-    snapshot.lookup(ServiceKey {
+/// The service that a packet which arrives on `port` asks for.
+pub(super) fn service_for<'a>(
+    snapshot: &'a Snapshot,
+    packet: &Parsed,
+    port: PortId,
+) -> Option<&'a Service> {
+    let (proto, from, destination) = describe::ends(packet)?;
+    snapshot.lookup(&Asked {
         proto,
-        vip: to.ip(),
-        port: to.port(),
+        source: from.ip(),
+        destination,
+        port,
     })
 }
 

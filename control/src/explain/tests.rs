@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weir_dataplane::packet::build::Packet as Made;
 use weir_dataplane::packet::tcp::flags::{ACK, PSH, SYN};
+use weir_dataplane::service::ServiceKey;
 
 use super::capture::{CaptureError, Captured};
 use super::*;
@@ -283,13 +284,12 @@ fn every_service_of_every_ready_configuration_forwards() {
         let picture = picture(&text);
         for service in picture.snapshot.services() {
             let key = service.key;
-            let client = match key.vip.is_ipv4() {
-                true => "198.51.100.77:40000",
-                false => "[2001:db8:77::7]:40000",
+            let client = match key.is_ipv6() {
+                true => "[2001:db8:77::7]:40000",
+                false => "198.51.100.77:40000",
             };
-            let port = if key.port == 0 { 4711 } else { key.port };
-            let to = SocketAddr::new(key.vip, port).to_string();
-            let p = asked(&picture, key.proto, client, &to);
+            let (proto, to) = first_asked(&picture, &key);
+            let p = asked(&picture, proto, client, &to);
             let goes = matches!(p.verdict, Verdict::Forwarded | Verdict::Kernel);
             assert!(
                 goes && p.connection.is_some(),
@@ -300,6 +300,27 @@ fn every_service_of_every_ready_configuration_forwards() {
         }
     }
     assert!(services > 15, "{services}");
+}
+
+/// What a client of the service would ask for first.
+fn first_asked(picture: &Picture, key: &ServiceKey) -> (Proto, String) {
+    let of = |vip, port| SocketAddr::new(vip, port).to_string();
+    let ServiceKey::Mark { mark, .. } = key else {
+        let vip = key.vips().unwrap().first();
+        return (key.proto().unwrap(), of(vip, key.port().unwrap_or(4711)));
+    };
+    let rules = picture.snapshot.marks().rules();
+    let rule = rules.iter().find(|rule| rule.mark == Some(*mark)).unwrap();
+    let pattern = &rule.pattern;
+    let port = pattern.ports.first().map_or(4711, |ports| ports.first());
+    let vip = pattern
+        .destinations
+        .iter()
+        .find(|d| d.is_ipv6() == key.is_ipv6());
+    (
+        pattern.proto.unwrap_or(Proto::Tcp),
+        of(vip.unwrap().first(), port),
+    )
 }
 
 #[test]

@@ -44,10 +44,8 @@ pub(crate) struct ServiceChange {
 
 impl fmt::Display for ServiceChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ServiceKey { proto, vip, port } = self.key;
-        let name = &self.name;
-        let at = SocketAddr::new(vip, port);
-        write!(f, "service {name:?} ({at}/{proto}) {}", self.what)
+        let (name, key) = (&self.name, self.key);
+        write!(f, "service {name:?} ({key}) {}", self.what)
     }
 }
 
@@ -84,6 +82,8 @@ pub(crate) struct Changes {
     pub(crate) services: Vec<ServiceChange>,
     /// By service; those of added and removed services too.
     pub(crate) servers: Vec<ServerChange>,
+    /// Whether marking rules changed.
+    pub(crate) marks: bool,
     /// Whether connection timeouts changed.
     pub(crate) timeouts: bool,
     /// Whether LVS's rules of opening and giving up changed.
@@ -118,6 +118,9 @@ impl fmt::Display for Changes {
                     "{kind}: {added} added, {changed} changed, {removed} removed"
                 ));
             }
+        }
+        if self.marks {
+            parts.push("marking rules changed".to_owned());
         }
         if self.timeouts {
             parts.push("timeouts changed".to_owned());

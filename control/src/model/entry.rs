@@ -52,8 +52,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) removed: bool,
     /// Its real servers: those that stand in configuration order, then the removed ones.
     pub(crate) servers: Vec<ServerEntry>,
-    /// The port named for the VIP, where no network places it.
-    pub(super) vip_port: Option<String>,
+    /// Virtual addresses for interfaces, in use or given up.
+    pub(super) vips: BTreeMap<IpAddr, Local>,
     /// Local addresses in use or given up.
     pub(super) locals: BTreeMap<IpAddr, Local>,
     /// As workers see it; `None` after an edit.
@@ -85,7 +85,7 @@ pub(crate) struct ServerEntry {
     pub(crate) removed_in: Option<u64>,
 }
 
-/// A local address of a service.
+/// A local or virtual address of a service.
 #[derive(Debug)]
 pub(super) struct Local {
     /// The port named for it, where no network places it.
@@ -140,7 +140,7 @@ impl ServiceEntry {
             policy: Policy::default(),
             removed: true,
             servers: Vec::new(),
-            vip_port: None,
+            vips: BTreeMap::new(),
             locals: BTreeMap::new(),
             published: None,
             prepared: None,
@@ -164,10 +164,12 @@ impl ServiceEntry {
         }
     }
 
-    /// Makes the service what `config` says; `place` gives the port named for an address.
+    /// Makes the service what `config` says, with `vips` on interfaces; `place` gives the port
+    /// named for an address.
     pub(super) fn update(
         &mut self,
         config: &config::Service,
+        vips: &[IpAddr],
         place: impl Fn(IpAddr) -> Option<String>,
         ids: &mut Ids,
         edit: &mut Edit<'_>,
@@ -184,22 +186,27 @@ impl ServiceEntry {
         self.turnover = config.turnover;
         self.policy.clone_from(&config.policy);
         self.client_address = config.client_address;
-        self.vip_port = place(self.key.vip);
         if self.removed {
             self.removed = false;
             edit.service(self, What::Added);
         } else if !keys.is_empty() {
             edit.service(self, What::Changed(keys));
         }
-        for local in self.locals.values_mut() {
-            local.removed_in.get_or_insert(edit.generation);
-        }
-        for &addr in &config.local_addresses {
-            let local = Local {
-                port: place(addr),
-                removed_in: None,
-            };
-            self.locals.insert(addr, local);
+        let generation = edit.generation;
+        for (held, wanted) in [
+            (&mut self.locals, config.local_addresses.as_slice()),
+            (&mut self.vips, vips),
+        ] {
+            for address in held.values_mut() {
+                address.removed_in.get_or_insert(generation);
+            }
+            for &addr in wanted {
+                let address = Local {
+                    port: place(addr),
+                    removed_in: None,
+                };
+                held.insert(addr, address);
+            }
         }
         self.update_servers(&config.servers, ids, edit);
         if edit.changes.len() > changes_before {

@@ -12,7 +12,8 @@
 //! Addresses follow: a VIP stays Weir's while its service, or a tombstone of its service, is in
 //! the model. A local address that a service gave up stays while any of that service's servers
 //! has a connection, be it on another local address: whose local address a connection has, only
-//! its worker knows, and a service that is never idle keeps the address until it is.
+//! its worker knows, and a service that is never idle keeps the address until it is. So does a
+//! virtual address that marking rules name no more.
 //!
 //! Owned by the control thread.
 #![forbid(unsafe_code)]
@@ -30,7 +31,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_dataplane::conn::state::{Rules, Timeouts};
-use weir_dataplane::service::{self, ServiceKey};
+use weir_dataplane::service::{self, Marks, ServiceKey};
 use weir_dataplane::{ServerId, ServiceId};
 
 use crate::config::{self, Config, VipOwner};
@@ -49,6 +50,7 @@ pub(crate) struct Model {
     services: BTreeMap<ServiceKey, ServiceEntry>,
     service_ids: Ids,
     server_ids: Ids,
+    marks: Arc<Marks>,
     timeouts: Timeouts,
     rules: Rules,
     vips: VipOwner,
@@ -74,6 +76,7 @@ impl Default for Model {
             services: BTreeMap::new(),
             service_ids: Ids::default(),
             server_ids: Ids::default(),
+            marks: Arc::default(),
             timeouts: Timeouts::default(),
             rules: Rules::default(),
             vips: VipOwner::Managed,
@@ -111,12 +114,15 @@ impl Model {
                 Some(_) => None,
                 None => service.port.clone(),
             };
-            entry.update(service, place, &mut self.server_ids, &mut edit);
+            let vips = config.placed_vips(service);
+            entry.update(service, &vips, place, &mut self.server_ids, &mut edit);
         }
+        edit.changes.marks = self.marks != config.marks;
         edit.changes.timeouts = self.timeouts != config.timeouts;
         edit.changes.rules = self.rules != config.rules;
         edit.changes.vip_owner = self.vips != config.addresses.vips;
         let changes = edit.changes;
+        self.marks.clone_from(&config.marks);
         self.timeouts = config.timeouts;
         self.rules = config.rules;
         self.vips = config.addresses.vips;
@@ -158,9 +164,10 @@ impl Model {
         let mut any = false;
         for entry in self.services.values_mut() {
             let gone = |local: &Local| out_of_reach(local.removed_in);
-            if entry.locals.values().any(gone) && entry.servers.iter().all(|s| standing(s.id) == 0)
-            {
+            let mut held = entry.locals.values().chain(entry.vips.values());
+            if held.any(gone) && entry.servers.iter().all(|s| standing(s.id) == 0) {
                 entry.locals.retain(|_, local| !gone(local));
+                entry.vips.retain(|_, vip| !gone(vip));
                 any = true;
             }
             entry.servers.retain(|server| {
@@ -203,6 +210,7 @@ impl Model {
         self.services.values().any(|entry| {
             entry.servers.iter().any(|s| s.removed_in.is_some())
                 || entry.locals.values().any(|l| l.removed_in.is_some())
+                || entry.vips.values().any(|v| v.removed_in.is_some())
         })
     }
 
@@ -225,8 +233,10 @@ impl Model {
         // What stands first: of two ports named for an address, the newer one holds.
         for removed in [false, true] {
             for entry in self.services.values() {
-                if self.vips == VipOwner::Managed && entry.removed == removed {
-                    want(entry.key.vip, AddressKind::Vip, &entry.vip_port);
+                for (addr, vip) in entry.vips.iter().filter(|_| self.vips == VipOwner::Managed) {
+                    if (entry.removed || vip.removed_in.is_some()) == removed {
+                        want(*addr, AddressKind::Vip, &vip.port);
+                    }
                 }
                 for (addr, local) in &entry.locals {
                     if local.removed_in.is_some() == removed {
@@ -241,6 +251,6 @@ impl Model {
     /// The current state for the workers: see [`Publisher`].
     pub(crate) fn snapshot(&mut self) -> Arc<service::Snapshot> {
         self.publisher
-            .publish(self.timeouts, self.rules, &mut self.services)
+            .publish(self.timeouts, self.rules, &self.marks, &mut self.services)
     }
 }

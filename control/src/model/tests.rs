@@ -90,12 +90,12 @@ fn first_configuration() {
     );
     let snapshot = model.snapshot();
     assert_eq!(snapshot.generation, 1);
-    let key = ServiceKey {
+    let key = ServiceKey::Address {
         proto: weir_dataplane::Proto::Tcp,
         vip: ip("10.0.0.10"),
         port: 80,
     };
-    let web = snapshot.lookup(key).unwrap();
+    let web = snapshot.lookup(&random::asked(&key)).unwrap();
     let weights: Vec<_> = web.servers.iter().map(|c| (c.id.0, c.weight)).collect();
     assert_eq!(weights, [(0, 100), (1, 50)]);
     assert_eq!(
@@ -359,4 +359,47 @@ fn more_servers_than_numbers_change_nothing() {
     model.server_ids = Ids::after(ServerId::LIMIT - 1);
     apply(&mut model, &more);
     assert_eq!(ids(&model)[2].1, ServerId::LIMIT - 1);
+}
+
+/// A mark's virtual addresses are those of its rules; one that they name no more stays while the
+/// service has a connection.
+#[test]
+fn virtual_addresses_of_a_mark_follow_the_rules() {
+    const MARKED: &str = r#"
+[[service]]
+name = "marked"
+fwmark = 7
+forward = "nat"
+[[service.real_server]]
+address = "10.1.0.11:0"
+
+[[mark]]
+mark = 7
+destination = ["10.0.0.20-10.0.0.21"]
+"#;
+    let mut model = Model::default();
+    assert_eq!(
+        apply(&mut model, MARKED),
+        [
+            "service \"marked\" (fwmark 7) added",
+            "service \"marked\": real server 10.1.0.11:0 added",
+        ]
+    );
+    assert_eq!(wanted(&model), ["Vip 10.0.0.20", "Vip 10.0.0.21"]);
+    let first = model.snapshot();
+    let changes = model.apply(&config(&MARKED.replace("10.0.0.20-", ""))).unwrap();
+    assert_eq!(changes.to_string(), "marking rules changed");
+    assert_eq!(wanted(&model), ["Vip 10.0.0.20", "Vip 10.0.0.21"]);
+    let second = model.snapshot();
+    let asked = random::asked(&ServiceKey::Address {
+        proto: weir_dataplane::Proto::Sctp,
+        vip: ip("10.0.0.20"),
+        port: 1,
+    });
+    assert!(first.lookup(&asked).is_some() && second.lookup(&asked).is_none());
+    assert!(model.has_removed());
+    assert!(!model.reap(second.generation, |_| 1), "a connection stands");
+    assert!(model.reap(second.generation, |_| 0));
+    assert_eq!(wanted(&model), ["Vip 10.0.0.21"]);
+    assert!(!model.has_removed());
 }

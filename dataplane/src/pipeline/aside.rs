@@ -210,6 +210,12 @@ impl<Q: PortQueue> Worker<Q> {
         if !self.snapshot.address_use(flow.key.source().ip()).vip {
             return None;
         }
+        Some(self.answered(flow))
+    }
+
+    /// Who owns the connection that a packet would be a DR or TUN server's answer of, and that
+    /// connection if we do.
+    pub(super) fn answered<K: Family>(&self, flow: &Flow<K>) -> (CoreId, Option<Hit>) {
         let key = flow.key.reversed();
         let owner = self.steer.owner(&key);
         let conns = &K::side(&self.sides).conns;
@@ -217,7 +223,7 @@ impl<Q: PortQueue> Worker<Q> {
         let hit =
             hit.filter(|h| h.dir == Direction::Inbound && conns.get(h.id).mode().is_one_way());
         let dir = Direction::Outbound;
-        Some((owner, hit.map(|Hit { id, .. }| Hit { id, dir })))
+        (owner, hit.map(|Hit { id, .. }| Hit { id, dir }))
     }
 
     /// A packet from a virtual address. What is no such answer is the kernel's.

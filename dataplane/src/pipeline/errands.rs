@@ -263,9 +263,9 @@ impl<Q: PortQueue> Worker<Q> {
             }
             (true, ..) => {
                 self.release(keys);
-                self.open(flow, tries, now)
+                self.open(self.first(lane), flow, tries, now)
             }
-            (false, ..) => self.open(flow, tries + 1, now),
+            (false, ..) => self.open(self.first(lane), flow, tries + 1, now),
         };
         self.go_on(lane, frame, flow, opened, now);
     }

@@ -179,7 +179,7 @@ impl<Q: PortQueue> Worker<Q> {
             };
         }
         let dir = Direction::Inbound;
-        match self.open(flow, 0, now) {
+        match self.open(self.first(lane), flow, 0, now) {
             Ok(Opened::Same(id)) => {
                 self.begin_carrying::<K>(id, flow.says, now);
                 self.carry_part(lane, frame, flow, Hit { id, dir }, part, now);

@@ -12,9 +12,9 @@ use crate::forward::ForwardMode;
 use crate::io::PortQueue;
 use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
 use crate::sched::{Loads, Memory, Request};
-use crate::service::{Server, Service, ServiceKey, Snapshot};
+use crate::service::{Asked, Server, Service, Snapshot};
 use crate::steer::{Keys, Message};
-use crate::types::{Proto, Tick};
+use crate::types::{PortId, Proto, Tick};
 use crate::worker::Worker;
 
 /// Servers tried for one packet when answers of the chosen one cannot be told apart (NAT).
@@ -44,16 +44,31 @@ pub(super) enum Opened {
     Translated(ConnId),
 }
 
+/// The packet that asks for a connection, beside its flow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First {
+    /// The port that it arrived on.
+    pub(super) port: PortId,
+}
+
 impl<Q: PortQueue> Worker<Q> {
+    /// A packet that arrived on this lane.
+    pub(super) fn first(&self, lane: usize) -> First {
+        First {
+            port: self.lanes[lane].port.id,
+        }
+    }
+
     /// Opens the connection that `flow` asks for; `tries` servers were refused before.
     #[inline(never)]
     pub(super) fn open<K: Family>(
         &mut self,
+        first: First,
         flow: &Flow<K>,
         tries: u8,
         now: Tick,
     ) -> Result<Opened, Refusal> {
-        let service = wanted_service(&self.snapshot, flow)?;
+        let service = wanted_service(&self.snapshot, first, flow)?;
         let k = &flow.key;
         let (from, to) = (k.source(), k.destination());
         if bad_source(from) {
@@ -255,19 +270,26 @@ pub(super) fn bad_source(from: SocketAddr) -> bool {
 /// The service that a packet without a connection may open one to.
 fn wanted_service<'a, K: Key>(
     snapshot: &'a Snapshot,
+    first: First,
     flow: &Flow<K>,
 ) -> Result<&'a Service, Refusal> {
     let to = flow.key.destination();
-    let used = snapshot.address_use(to.ip());
-    if !used.vip && !used.local {
-        return Err(Refusal::Kernel);
-    }
-    let key = ServiceKey {
+    let asked = Asked {
         proto: flow.key.proto(),
-        vip: to.ip(),
-        port: to.port(),
+        source: flow.key.source().ip(),
+        destination: to,
+        port: first.port,
     };
-    let service = snapshot.lookup(key).ok_or(Refusal::NoConnection)?;
+    let service = match snapshot.marked(&asked) {
+        Some(service) => service,
+        None => {
+            let used = snapshot.address_use(to.ip());
+            if !used.vip && !used.local {
+                return Err(Refusal::Kernel);
+            }
+            snapshot.addressed(&asked).ok_or(Refusal::NoConnection)?
+        }
+    };
     let opens = match flow.key.proto() {
         Proto::Tcp => tcp::opens(flow.says, snapshot.rules.sloppy_tcp),
         Proto::Udp => true,

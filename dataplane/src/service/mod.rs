@@ -18,22 +18,20 @@ use crate::forward::tun::Tunnel;
 use crate::sched::Scheduler;
 use crate::types::{Proto, ServerId, ServiceId};
 
+mod classifier;
+mod key;
+mod marks;
 mod policy;
+mod ranges;
 #[cfg(test)]
 mod tests;
 
+pub use classifier::{Classifier, Pattern};
+pub use key::{AddressRange, Asked, Mark, PortRange, ServiceKey};
+pub use marks::{MarkRule, Marks};
 pub use policy::{Policy, ServerPolicy};
 
-/// What a client addresses: protocol, VIP and port; port 0 stands for every port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey {
-    /// TCP, UDP or SCTP.
-    pub proto: Proto,
-    /// The virtual address.
-    pub vip: IpAddr,
-    /// The virtual port; 0 is every port that no other service of this VIP names.
-    pub port: u16,
-}
+use ranges::Ranges;
 
 /// A virtual service.
 #[derive(Debug, Clone)]
@@ -185,6 +183,10 @@ pub struct Snapshot {
     pub rules: Rules,
     services: Vec<Option<Arc<Service>>>,
     by_key: HashMap<(u128, u32), ServiceId, RandomState>,
+    /// Services of marked packets, by mark and whether they are IPv6's.
+    by_mark: HashMap<(Mark, bool), ServiceId, RandomState>,
+    marks: Arc<Marks>,
+    ranges: Option<Arc<Ranges>>,
     servers: Vec<Chunk>,
     addresses: HashMap<u128, AddressUse, RandomState>,
 }
@@ -196,15 +198,51 @@ impl Snapshot {
         Arc::new(SnapshotBuilder::default().build(0))
     }
 
-    /// The service that takes a new connection to `key`: exact, then port 0.
+    /// The service that takes a new connection: of the packet's mark, as in LVS, then the most
+    /// specific one of its address: exact port, range of ports, port 0, range of addresses.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, key: ServiceKey) -> Option<&Service> {
-        let id = match self.by_key.get(&packed(key)) {
-            Some(id) => *id,
-            None => *self.by_key.get(&packed(ServiceKey { port: 0, ..key }))?,
-        };
-        self.service(id)
+    pub fn lookup(&self, asked: &Asked) -> Option<&Service> {
+        self.marked(asked).or_else(|| self.addressed(asked))
+    }
+
+    /// The service of the packet's mark.
+    #[inline]
+    #[must_use]
+    pub fn marked(&self, asked: &Asked) -> Option<&Service> {
+        if self.by_mark.is_empty() {
+            return None;
+        }
+        let mark = self.marks.of(asked)?;
+        let id = self.by_mark.get(&(mark, asked.destination.is_ipv6()))?;
+        self.service(*id)
+    }
+
+    /// The service of the address that the packet wants to go to.
+    #[inline]
+    #[must_use]
+    pub fn addressed(&self, asked: &Asked) -> Option<&Service> {
+        let vip = asked.destination.ip();
+        let at = |port| self.by_key.get(&packed(asked.proto, vip, port)).copied();
+        let id = at(asked.destination.port()).or_else(|| match &self.ranges {
+            None => at(0),
+            Some(ranges) => ranges.first(asked),
+        });
+        self.service(id?)
+    }
+
+    /// The marking rules.
+    #[must_use]
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Whether packets from `source` may be answers of a marked service's servers: a marking
+    /// rule leads there.
+    #[inline]
+    #[must_use]
+    pub fn may_answer_marked(&self, source: IpAddr) -> bool {
+        !self.by_mark.is_empty() && self.marks.lead_to(source)
     }
 
     /// The service of this id.
@@ -244,7 +282,14 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn address_use(&self, addr: IpAddr) -> AddressUse {
-        self.addresses.get(&bits(addr)).copied().unwrap_or_default()
+        let used = self.addresses.get(&bits(addr)).copied().unwrap_or_default();
+        match &self.ranges {
+            None => used,
+            Some(ranges) => AddressUse {
+                vip: used.vip || ranges.has(addr),
+                ..used
+            },
+        }
     }
 }
 
@@ -255,6 +300,9 @@ pub struct SnapshotBuilder {
     own_timeouts: Vec<(ServiceId, TimeoutChanges)>,
     rules: Rules,
     services: Vec<Option<Arc<Service>>>,
+    marks: Arc<Marks>,
+    old_ranges: Option<Arc<Ranges>>,
+    kept: Vec<AddressRange>,
     servers: Vec<Chunk>,
     addresses: HashMap<u128, AddressUse, RandomState>,
 }
@@ -274,6 +322,13 @@ impl SnapshotBuilder {
         self
     }
 
+    /// Sets the marking rules.
+    #[must_use]
+    pub fn marks(mut self, marks: Arc<Marks>) -> Self {
+        self.marks = marks;
+        self
+    }
+
     /// Gives a service, standing or removed, timeouts of its own.
     pub fn timeouts_of(&mut self, service: ServiceId, changes: &TimeoutChanges) {
         if !changes.is_empty() {
@@ -281,9 +336,12 @@ impl SnapshotBuilder {
         }
     }
 
-    /// Adds a service; its VIP and local addresses become Weir's.
+    /// Adds a service; its VIPs and local addresses become Weir's. Of one for marked packets
+    /// just these packets are.
     pub fn service(&mut self, service: Arc<Service>) {
-        self.vip(service.key.vip);
+        if let ServiceKey::Address { vip, .. } = service.key {
+            self.vip(vip);
+        }
         for lip in service.local_addresses.iter() {
             self.local(lip);
         }
@@ -308,14 +366,25 @@ impl SnapshotBuilder {
         self.addresses.entry(bits(addr)).or_default().vip = true;
     }
 
+    /// The same for all virtual addresses of a service that was removed.
+    pub fn vips_of(&mut self, removed: &ServiceKey) {
+        match *removed {
+            ServiceKey::Address { vip, .. } => self.vip(vip),
+            ServiceKey::Range { vips, .. } => self.kept.push(vips),
+            ServiceKey::Mark { .. } => {}
+        }
+    }
+
     /// Keeps `addr` as a local address, though no service may use it any more.
     pub fn local(&mut self, addr: IpAddr) {
         self.addresses.entry(bits(addr)).or_default().local = true;
     }
 
-    /// Starts from the servers of `old`, sharing the chunks that do not change.
+    /// Starts from the servers of `old`, sharing the chunks that do not change, and what was
+    /// worked out for it where that still holds.
     pub fn servers_of(&mut self, old: &Snapshot) {
         self.servers.clone_from(&old.servers);
+        self.old_ranges.clone_from(&old.ranges);
     }
 
     /// Forgets a server whose last connection is gone.
@@ -334,18 +403,29 @@ impl SnapshotBuilder {
             let used = self.addresses.entry(bits(end.address.ip())).or_default();
             used.tunnel_end = true;
         }
-        let by_key = self
-            .services
-            .iter()
-            .flatten()
-            .map(|s| (packed(s.key), s.id))
-            .collect::<HashMap<_, _, _>>();
+        let (mut by_key, mut by_mark) = (HashMap::default(), HashMap::default());
+        for service in self.services.iter().flatten() {
+            match service.key {
+                ServiceKey::Address { proto, vip, port } => {
+                    by_key.insert(packed(proto, vip, port), service.id);
+                }
+                ServiceKey::Mark { mark, v6 } => {
+                    by_mark.insert((mark, v6), service.id);
+                }
+                ServiceKey::Range { .. } => {}
+            }
+        }
+        let keys = self.services.iter().flatten().map(|s| (s.key, s.id));
+        let ranges = Ranges::of(keys, &self.kept, self.old_ranges.as_ref());
         Snapshot {
             generation,
             timeouts: TimeoutSets::new(self.timeouts, &self.own_timeouts),
             rules: self.rules,
             services: self.services,
             by_key,
+            by_mark,
+            marks: self.marks,
+            ranges,
             servers: self.servers,
             addresses: self.addresses,
         }
@@ -363,7 +443,6 @@ fn bits(addr: IpAddr) -> u128 {
 }
 
 #[inline]
-fn packed(key: ServiceKey) -> (u128, u32) {
-    let rest = u32::from(key.port) << 8 | key.proto as u32;
-    (bits(key.vip), rest)
+fn packed(proto: Proto, vip: IpAddr, port: u16) -> (u128, u32) {
+    (bits(vip), u32::from(port) << 8 | proto as u32)
 }

@@ -132,7 +132,7 @@ pub fn services(
         b.service(Arc::new(Service {
             id: ServiceId(id),
             name: name.into(),
-            key: ServiceKey {
+            key: ServiceKey::Address {
                 proto,
                 vip: VIP.into(),
                 port,

@@ -101,7 +101,7 @@ fn snapshot(case: &Case, with_servers: bool) -> Snapshot {
         b.service(Arc::new(Service {
             id: ServiceId(n),
             name: format!("{proto}").into(),
-            key: ServiceKey {
+            key: ServiceKey::Address {
                 proto,
                 vip: at.ip(),
                 port: at.port(),

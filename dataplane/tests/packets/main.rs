@@ -5,6 +5,7 @@ mod carriers;
 mod common;
 mod farewell;
 mod fragments;
+mod kinds;
 mod modes;
 mod sctp;
 mod tunnels;

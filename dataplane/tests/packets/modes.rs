@@ -108,7 +108,7 @@ pub(crate) fn snapshot_of(
         b.service(Arc::new(Service {
             id: ServiceId(service),
             name: "s".into(),
-            key: ServiceKey {
+            key: ServiceKey::Address {
                 proto,
                 vip: at(vip).ip(),
                 port: at(vip).port(),
@@ -355,7 +355,7 @@ fn answers_are_told_apart() {
             b.service(Arc::new(Service {
                 id: ServiceId(service),
                 name: "s".into(),
-                key: ServiceKey {
+                key: ServiceKey::Address {
                     proto: Proto::Tcp,
                     vip: vip.parse().unwrap(),
                     port: 80,

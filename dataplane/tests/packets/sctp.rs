@@ -42,7 +42,7 @@ fn serve(d: &mut Director, mode: ForwardMode) {
     b.service(Arc::new(Service {
         id: ServiceId(0),
         name: "m3ua".into(),
-        key: ServiceKey {
+        key: ServiceKey::Address {
             proto: Proto::Sctp,
             vip: VIP.into(),
             port: 2905,

@@ -83,7 +83,7 @@ fn snapshot(
         b.service(Arc::new(Service {
             id: ServiceId(service),
             name: "s".into(),
-            key: ServiceKey {
+            key: ServiceKey::Address {
                 proto,
                 vip: at(addresses.vip).ip(),
                 port: 80,

@@ -11,7 +11,7 @@ use weir_dataplane::{Proto, Tick};
 
 use super::super::reader::Key;
 use super::super::types::{Cidr, Device, Turnover};
-use super::super::{machine, restart_needed, scalars, services, states, words};
+use super::super::{machine, marks, restart_needed, scalars, services, states, words};
 use super::*;
 
 fn ip(text: &str) -> IpAddr {
@@ -62,6 +62,7 @@ fn shipped_files_are_right() {
         "mixed.toml",
         "ipv6.toml",
         "nat64.toml",
+        "marks.toml",
         "vlan.toml",
         "weir.reference.toml",
     ] {
@@ -102,7 +103,7 @@ fn quickstart_says_what_the_script_builds() {
         [
             Service {
                 name: "web".to_owned(),
-                key: ServiceKey {
+                key: ServiceKey::Address {
                     proto: Proto::Tcp,
                     vip: ip("10.0.0.10"),
                     port: 80
@@ -124,7 +125,7 @@ fn quickstart_says_what_the_script_builds() {
             },
             Service {
                 name: "dns".to_owned(),
-                key: ServiceKey {
+                key: ServiceKey::Address {
                     proto: Proto::Udp,
                     vip: ip("10.0.0.10"),
                     port: 53
@@ -192,6 +193,146 @@ fn the_reference_shows_every_key_with_its_default() {
             assert!(table.lines().any(shown), "{header} {}", key.name);
         }
     }
+    for key in marks::MARK {
+        let shown = format!("\n# {} =", key.name);
+        assert!(reference.contains(&shown), "[[mark]] {}", key.name);
+    }
+}
+
+/// Marking rules, the services that they are for, and what is on interfaces for them.
+#[test]
+fn marks_and_ranges() {
+    let text = BASE.replace(
+        "[timeouts]",
+        r#"
+[[service]]
+name = "marked"
+fwmark = 7
+forward = "nat"
+[[service.real_server]]
+address = "10.1.0.11:0"
+
+[[service]]
+name = "marked6"
+fwmark = 7
+family = "ipv6"
+forward = "tun"
+[[service.real_server]]
+address = "10.1.0.12:0"
+
+[[service]]
+name = "six"
+fwmark = 8
+forward = "tun"
+[[service.real_server]]
+address = "10.1.0.12:0"
+
+[[service]]
+name = "ports"
+address = "10.0.0.20-10.0.0.21:8000-8999"
+protocol = "tcp"
+forward = "nat"
+[[service.real_server]]
+address = "10.1.0.12:80"
+
+[[service]]
+name = "one"
+address = "10.0.0.22/32:9000"
+protocol = "tcp"
+forward = "dr"
+
+[[service]]
+name = "many"
+address = "[2001:db8:5::/64]:0"
+protocol = "udp"
+forward = "dr"
+
+[[mark]]
+mark = 0
+source = ["192.0.2.0/24"]
+
+[[mark]]
+mark = 7
+source = ["0.0.0.0/0", "2001:db8::/32"]
+destination = ["10.0.0.0/29", "10.0.0.30-10.0.0.31", "10.1.0.8/29", "10.1.0.100", "172.16.0.0/16", "2001:db8::7"]
+ports = [80, 443, "8000-8999"]
+protocol = "tcp"
+interface = "lan0"
+
+[[mark]]
+mark = 8
+destination = ["2001:db8::8"]
+
+[[mark]]
+mark = 9
+
+[timeouts]"#,
+    );
+    let config = right(&text);
+    let keys: Vec<_> = config.services.iter().map(|s| s.key.to_string()).collect();
+    assert_eq!(
+        keys[2..],
+        [
+            "fwmark 7",
+            "fwmark 7, ipv6",
+            "fwmark 8, ipv6",
+            "10.0.0.20/31:8000-8999/tcp",
+            "10.0.0.22:9000/tcp",
+            "[2001:db8:5::/64]:0/udp",
+        ]
+    );
+    let placed = |at: usize| {
+        let vips = config.placed_vips(&config.services[at]);
+        vips.iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    // Not the network's own, a port's own, real servers', local addresses, or too many.
+    assert_eq!(
+        placed(2),
+        "10.0.0.1 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.6 10.0.0.7 10.0.0.30 10.0.0.31 10.1.0.8 \
+         10.1.0.9 10.1.0.10 10.1.0.13 10.1.0.14 10.1.0.15"
+    );
+    assert_eq!([placed(3), placed(4)], ["2001:db8::7", "2001:db8::8"]);
+    assert_eq!([placed(5), placed(7)], ["10.0.0.20 10.0.0.21", ""]);
+    let rules = config.marks.rules();
+    assert_eq!(rules.len(), 5);
+    let exempt = rules[0].pattern.destinations.iter();
+    let exempt: Vec<_> = exempt.map(ToString::to_string).collect();
+    assert_eq!(
+        exempt,
+        [
+            "10.0.0.2",
+            "10.1.0.2",
+            "10.1.0.100",
+            "10.1.0.101",
+            "10.1.0.102",
+            "10.1.0.103"
+        ]
+    );
+    assert_eq!((rules[0].mark, rules[1].mark), (None, None));
+    let pattern = &rules[2].pattern;
+    assert_eq!(pattern.proto, Some(Proto::Tcp));
+    assert_eq!(pattern.arrival, Some(weir_dataplane::PortId(1)));
+    let ports: Vec<_> = pattern.ports.iter().map(ToString::to_string).collect();
+    assert_eq!(ports, ["80", "443", "8000-8999"]);
+    assert_eq!(
+        surprises(&config),
+        [
+            "service \"marked\": 172.16.0.0/16 is more than the 256 addresses that Weir puts on an \
+             interface: route it to this machine",
+            "service \"many\": 2001:db8:5::/64 is more than the 256 addresses that Weir puts on an \
+             interface: route it to this machine",
+            "[[mark]] rules give mark 9, and no service has fwmark = 9: packets go on as without",
+        ]
+    );
+    let alone = text.replace("[[mark]]\nmark = 8", "[[mark]]\nmark = 10");
+    let said = surprises(&right(&alone)).join("\n");
+    assert!(
+        said.contains("service \"six\": no [[mark]] rule gives mark 8"),
+        "{said}"
+    );
 }
 
 #[test]

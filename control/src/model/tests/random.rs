@@ -13,7 +13,7 @@ use weir_dataplane::conn::state::TimeoutChanges;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Options, SchedulerKind};
-use weir_dataplane::service::{Policy, ServerPolicy, Snapshot};
+use weir_dataplane::service::{Asked, Policy, ServerPolicy, Snapshot};
 
 use super::*;
 use crate::config::RealServer;
@@ -62,7 +62,7 @@ fn service(number: u8, servers: u8, locals: u8) -> config::Service {
     };
     config::Service {
         name: format!("s{number}"),
-        key: ServiceKey {
+        key: ServiceKey::Address {
             proto: Proto::Tcp,
             vip: IpAddr::from([10, 0, 0, 10 + number / 2]),
             port: 80 + u16::from(number),
@@ -219,7 +219,7 @@ impl World {
         let snapshot = self.model.snapshot();
         for conn in &self.conns {
             assert_eq!(self.numbers.get(&(conn.key, conn.server)), Some(&conn.id));
-            assert!(addresses.contains(&conn.key.vip) && addresses.contains(&conn.local));
+            assert!(addresses.contains(&vip_of(&conn.key)) && addresses.contains(&conn.local));
             // What its worker looks at, and is going to.
             for held in self.workers[usize::from(conn.worker)]
                 .iter()
@@ -229,7 +229,7 @@ impl World {
                     held.server(conn.id).expect("its server").address,
                     conn.server
                 );
-                assert!(held.address_use(conn.key.vip).vip);
+                assert!(held.address_use(vip_of(&conn.key)).vip);
                 assert!(held.address_use(conn.local).local);
             }
         }
@@ -240,7 +240,9 @@ impl World {
     fn check_snapshot(&self, snapshot: &Snapshot, addresses: &HashSet<IpAddr>) {
         assert_eq!(snapshot.services().count(), self.config.services.len());
         for config in &self.config.services {
-            let service = snapshot.lookup(config.key).expect("a configured service");
+            let service = snapshot
+                .lookup(&asked(&config.key))
+                .expect("a configured service");
             assert_eq!(*service.name, *config.name);
             assert!(
                 service
@@ -307,5 +309,19 @@ proptest! {
         world.check();
         let standing: usize = world.config.services.iter().map(|s| s.servers.len()).sum();
         prop_assert_eq!(world.numbers.len(), standing);
+    }
+}
+
+fn vip_of(key: &ServiceKey) -> IpAddr {
+    key.vips().unwrap().first()
+}
+
+/// What a client's packet for this service says.
+pub(super) fn asked(key: &ServiceKey) -> Asked {
+    Asked {
+        proto: key.proto().unwrap(),
+        source: ip("192.0.2.1"),
+        destination: SocketAddr::new(vip_of(key), key.port().unwrap_or(1)),
+        port: weir_dataplane::PortId(0),
     }
 }

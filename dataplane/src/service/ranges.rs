@@ -1,0 +1,87 @@
+//! Services for several addresses or ports: the most specific one wins.
+//!
+//! Fewer addresses are more specific, whatever the ports; of equally many addresses fewer ports
+//! are. So a VIP's own services come before those of a network that it is in, and port 0 comes
+//! last among a VIP's own.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use super::classifier::{Classifier, Pattern};
+use super::key::{AddressRange, Asked, PortRange, ServiceKey};
+use crate::types::{Proto, ServiceId};
+
+/// What is looked through: a protocol, addresses, ports, and whose they are. Without a service
+/// they are virtual addresses of a service that was removed.
+type Entry = (AddressRange, PortRange, Option<(Proto, ServiceId)>);
+
+/// Services of ranges and, beside them, those of every port of a VIP.
+#[derive(Debug)]
+pub(super) struct Ranges {
+    entries: Vec<Entry>,
+    classifier: Classifier,
+}
+
+impl Ranges {
+    /// Of the services `keys` and the virtual `kept`; those of `old` where they are the same.
+    /// `None` where there is no range.
+    pub(super) fn of(
+        keys: impl Iterator<Item = (ServiceKey, ServiceId)>,
+        kept: &[AddressRange],
+        old: Option<&std::sync::Arc<Ranges>>,
+    ) -> Option<std::sync::Arc<Ranges>> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut any = !kept.is_empty();
+        for (key, id) in keys {
+            match key {
+                ServiceKey::Address {
+                    proto,
+                    vip,
+                    port: 0,
+                } => {
+                    let vip = AddressRange::one(vip);
+                    entries.push((vip, PortRange::ALL, Some((proto, id))));
+                }
+                ServiceKey::Range { proto, vips, ports } => {
+                    entries.push((vips, ports, Some((proto, id))));
+                    any = true;
+                }
+                ServiceKey::Address { .. } | ServiceKey::Mark { .. } => {}
+            }
+        }
+        if !any {
+            return None;
+        }
+        entries.extend(kept.iter().map(|vips| (*vips, PortRange::ALL, None)));
+        entries.sort_by_key(|(vips, ports, of)| {
+            (of.is_none(), vips.steps(), ports.len(), *vips, *ports)
+        });
+        if let Some(old) = old.filter(|old| old.entries == entries) {
+            return Some(old.clone());
+        }
+        let pattern = |(vips, ports, of): &Entry| Pattern {
+            destinations: vec![*vips],
+            ports: vec![*ports],
+            proto: of.map(|(proto, _)| proto),
+            ..Pattern::default()
+        };
+        let patterns: Vec<_> = entries.iter().map(pattern).collect();
+        Some(std::sync::Arc::new(Ranges {
+            classifier: Classifier::new(&patterns),
+            entries,
+        }))
+    }
+
+    /// The service that takes the packet, where no service has just its address and port.
+    #[inline]
+    pub(super) fn first(&self, asked: &Asked) -> Option<ServiceId> {
+        let (_, _, of) = self.entries.get(self.classifier.first(asked)?)?;
+        of.map(|(_, id)| id)
+    }
+
+    /// Whether this is a virtual address.
+    #[inline]
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        self.classifier.leads_to(address)
+    }
+}
