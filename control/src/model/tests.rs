@@ -387,7 +387,9 @@ destination = ["10.0.0.20-10.0.0.21"]
     );
     assert_eq!(wanted(&model), ["Vip 10.0.0.20", "Vip 10.0.0.21"]);
     let first = model.snapshot();
-    let changes = model.apply(&config(&MARKED.replace("10.0.0.20-", ""))).unwrap();
+    let changes = model
+        .apply(&config(&MARKED.replace("10.0.0.20-", "")))
+        .unwrap();
     assert_eq!(changes.to_string(), "marking rules changed");
     assert_eq!(wanted(&model), ["Vip 10.0.0.20", "Vip 10.0.0.21"]);
     let second = model.snapshot();
