@@ -23,6 +23,15 @@ run_cargo() {
     fi
 }
 
+# run_rustc ARGS...: that toolchain's compiler.
+run_rustc() {
+    if under_sudo; then
+        sudo -H -u "$SUDO_USER" env PATH="$(sudo_home)/.cargo/bin:$PATH" rustc "$@"
+    else
+        rustc "$@"
+    fi
+}
+
 # run_cargo_as_root ARGS...: cargo for what only root may run, with the same toolchain.
 run_cargo_as_root() {
     if under_sudo; then

@@ -5,6 +5,7 @@
 //! nothing is ever ignored.
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
@@ -65,6 +66,10 @@ impl Key {
 pub(super) struct Problems<'t> {
     file: &'t str,
     text: &'t str,
+    /// Where lines end.
+    newlines: Vec<usize>,
+    /// Lines with a syntax error.
+    broken: HashSet<usize>,
     found: Vec<At<String>>,
 }
 
@@ -73,6 +78,8 @@ impl<'t> Problems<'t> {
         Problems {
             file,
             text,
+            newlines: text.match_indices('\n').map(|(at, _)| at).collect(),
+            broken: HashSet::new(),
             found: Vec::new(),
         }
     }
@@ -92,7 +99,7 @@ impl<'t> Problems<'t> {
     /// alone is reported.
     pub(super) fn syntax(&mut self, error: &toml::de::Error) {
         let at = error.span().map_or(0, |s| s.start).min(self.text.len());
-        if self.found.iter().any(|p| self.line(p.at) == self.line(at)) {
+        if !self.broken.insert(self.line(at)) {
             return;
         }
         let start = self.text[..at].rfind('\n').map_or(0, |n| n + 1);
@@ -112,7 +119,7 @@ impl<'t> Problems<'t> {
 
     /// The line, from 1, of a byte offset.
     pub(super) fn line(&self, at: usize) -> usize {
-        self.text[..at].matches('\n').count() + 1
+        self.newlines.partition_point(|newline| *newline < at) + 1
     }
 
     fn position(&self, at: usize) -> (usize, usize) {

@@ -128,3 +128,16 @@ fn every_mistake_is_found_alone_and_in_its_words() {
     }
     assert!(failures.is_empty(), "found instead:\n{failures}");
 }
+
+/// Found by fuzzing: where a mistake stands was counted anew for each pair of them, which took
+/// minutes for a file like this one.
+#[test]
+fn a_large_file_of_nothing_but_mistakes_is_refused_at_once() {
+    let text = "a = \n".repeat(30_000);
+    let report = parse("weir.toml", &text, &machine()).unwrap_err();
+    assert_eq!(report.problems.len(), 30_000);
+    assert_eq!(
+        report.problems[29_999].position.map(|at| at.0),
+        Some(30_000)
+    );
+}

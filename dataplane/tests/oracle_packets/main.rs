@@ -7,7 +7,10 @@ mod common;
 mod differences;
 mod director;
 mod errors;
+mod judged;
 mod mss;
 mod recording;
 mod runs;
+#[path = "../common/tshark.rs"]
+mod tshark;
 mod tunnels;

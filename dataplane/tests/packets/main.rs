@@ -5,9 +5,13 @@ mod carriers;
 mod common;
 mod farewell;
 mod fragments;
+mod judged;
 mod kinds;
 mod modes;
 mod sctp;
+mod table;
+#[path = "../common/tshark.rs"]
+mod tshark;
 mod tunnels;
 mod vlans;
 

@@ -30,7 +30,7 @@ pub(crate) const VIP6: &str = "[2001:db8:0::10]:80";
 pub(crate) const CLIENT4: &str = "192.0.2.7:40000";
 pub(crate) const CLIENT6: &str = "[2001:db8:c::7]:40000";
 
-const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
+pub(crate) const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
 
 pub(crate) fn at(s: &str) -> SocketAddr {
     s.parse().unwrap()
@@ -52,7 +52,8 @@ pub(crate) fn director_telling(
     director_of(shape, vip, (mode, None), servers, client_address)
 }
 
-fn director_of(
+/// As [`director`], by a mode in a tunnel, or telling the client's address.
+pub(crate) fn director_of(
     shape: &Shape,
     vip: &str,
     how: (ForwardMode, Option<Tunnel>),
