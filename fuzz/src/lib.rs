@@ -148,7 +148,7 @@ pub fn scene(kinds: &[Kind], workers: u8) -> Scene {
         b.service(Arc::new(Service {
             id: ServiceId(at),
             name: format!("{at}").into(),
-            key: ServiceKey {
+            key: ServiceKey::Address {
                 proto: kind.proto,
                 vip: to.ip(),
                 port: to.port(),

@@ -1,4 +1,6 @@
 //! A second opinion on frames: Wireshark's dissectors, as `tshark`.
+// Each test binary uses its own part.
+#![allow(dead_code)]
 
 use std::io::Write;
 use std::process::{Command, Stdio};
