@@ -36,9 +36,11 @@ mod fragments;
 mod icmp;
 mod marked;
 mod odd;
+mod one_packet;
 mod open;
 mod over;
 mod punt;
+mod quic;
 mod reset;
 mod room;
 
@@ -345,7 +347,7 @@ impl<Q: PortQueue> Worker<Q> {
         } else if let Some(answered) = self.find_answered(flow) {
             return self.answer_past_us(lane, frame, flow, answered, now);
         }
-        let first = self.first(lane);
+        let first = self.first(lane, &frame);
         let opened = self.open(first, flow, 0, now);
         self.go_on(lane, frame, flow, opened, now);
     }
@@ -369,6 +371,7 @@ impl<Q: PortQueue> Worker<Q> {
             Ok(Opened::Same(id)) => {
                 self.begin_carrying::<K>(id, flow.says, now);
                 self.carry_on(lane, frame, flow, Hit { id, dir }, now);
+                self.has_gone::<K>(id);
             }
             Ok(Opened::Translated(id)) => {
                 self.begin_carrying::<Key6>(id, flow.says, now);

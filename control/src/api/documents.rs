@@ -122,6 +122,9 @@ pub(crate) struct Service {
     /// Its clients': `ipv4` or `ipv6`.
     #[serde(default)]
     pub(crate) family: String,
+    /// Each datagram is scheduled on its own (`ops` in ipvsadm's listings).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) one_packet: bool,
     /// The scheduler.
     pub(crate) scheduler: String,
     /// The scheduler's flags, by ipvsadm's names and in its order.

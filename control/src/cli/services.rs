@@ -53,12 +53,13 @@ pub(super) fn human(listed: &Services) -> String {
     text
 }
 
-/// As ipvsadm shows it: `mh (mh-fallback,mh-port)`.
+/// As ipvsadm shows it: `mh (mh-fallback,mh-port) ops`.
 fn scheduler(service: &Service) -> String {
     let flags = service.scheduler_flags.join(",");
+    let ops = if service.one_packet { " ops" } else { "" };
     match flags.is_empty() {
-        true => service.scheduler.clone(),
-        false => format!("{} ({flags})", service.scheduler),
+        true => format!("{}{ops}", service.scheduler),
+        false => format!("{} ({flags}){ops}", service.scheduler),
     }
 }
 

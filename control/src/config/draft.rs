@@ -11,6 +11,7 @@ use weir_dataplane::service::ServiceKey;
 use super::defaults;
 use super::machine::{PortDraft, WorkersDraft};
 use super::marks::{self, MarkDraft};
+use super::policy;
 use super::reader::At;
 use super::services::{ServerDraft, ServiceDraft};
 use super::types::{Addresses, Config, Log, Port, RealServer, Service, Vlan, Workers};
@@ -120,7 +121,7 @@ fn finish_service(service: ServiceDraft<'_>) -> Service {
         local_addresses: ranges.flat_map(|r| r.value.addresses()).collect(),
         port: service.port.map(|t| t.value),
         client_address: service.client_address,
-        timeouts: service.timeouts,
+        timeouts: policy::timeouts(service.policy.one_packet, service.timeouts),
         turnover: service.turnover,
         policy: service.policy,
         servers: service.servers.into_iter().map(server).collect(),

@@ -40,6 +40,9 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("timeouts", "{ established = \"90s\" }"),
     Key::new("slow_start", "\"none\""),
     Key::new("removal", "\"keep\""),
+    Key::new("one_packet", "false"),
+    Key::new("quic", "false"),
+    Key::new("quic_lb", "[[service.quic_lb]]"),
     Key::new("real_server", "[[service.real_server]]"),
     Key::planned("persistence"),
     Key::planned("health_check"),
@@ -50,6 +53,7 @@ pub(super) const REAL_SERVER: &[Key] = &[
     Key::new("weight", "100"),
     Key::new("forward", "\"fullnat\""),
     Key::new("tunnel", "{ type = \"gue\", port = 6080 }"),
+    Key::new("quic_server_id", "\"a001\""),
     Key::planned("health_check"),
 ];
 
@@ -161,6 +165,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
         servers: servers(p, &section),
         section,
     };
+    policy::check(p, &draft);
     if let Some(carrier) = client_address.filter(|c| c.value != ClientAddress::none) {
         let mut modes = draft.servers.iter().map(|s| draft.mode_of(s));
         if let Some(mode) = modes.find(|mode| *mode != ForwardMode::fullnat) {

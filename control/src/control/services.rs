@@ -94,6 +94,7 @@ impl ServiceBook {
                 true => "ipv6".to_owned(),
                 false => "ipv4".to_owned(),
             },
+            one_packet: entry.policy.one_packet,
             scheduler: entry.scheduler.name().to_owned(),
             scheduler_flags: scheduler_flags.map(str::to_owned).collect(),
             forward: entry.forward.name().to_owned(),

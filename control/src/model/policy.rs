@@ -1,14 +1,30 @@
 //! In what the policies of a service or a server differ, for people.
 #![forbid(unsafe_code)]
 
-use weir_dataplane::service::{Policy, ServerPolicy};
+use weir_dataplane::service::{Policy, QuicServerId, ServerPolicy};
 
 /// Of a service: a phrase for each key, such as `persistence 300s to none`.
-pub(super) fn of_service(_before: &Policy, _after: &Policy) -> Vec<String> {
-    Vec::new()
+pub(super) fn of_service(before: &Policy, after: &Policy) -> Vec<String> {
+    let mut keys = Vec::new();
+    if before.one_packet != after.one_packet {
+        keys.push(format!(
+            "one_packet {} to {}",
+            before.one_packet, after.one_packet
+        ));
+    }
+    if before.quic != after.quic {
+        keys.push("quic".to_owned());
+    }
+    keys
 }
 
 /// Of a real server.
-pub(super) fn of_server(_before: &ServerPolicy, _after: &ServerPolicy) -> Vec<String> {
-    Vec::new()
+pub(super) fn of_server(before: &ServerPolicy, after: &ServerPolicy) -> Vec<String> {
+    let mut keys = Vec::new();
+    if before.quic_server_id != after.quic_server_id {
+        let show = |id: Option<QuicServerId>| id.map_or("none".to_owned(), |id| id.to_string());
+        let (old, new) = (show(before.quic_server_id), show(after.quic_server_id));
+        keys.push(format!("quic_server_id {old} to {new}"));
+    }
+    keys
 }

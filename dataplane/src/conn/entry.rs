@@ -88,6 +88,8 @@ impl Flags {
     pub(super) const NO_OUTBOUND: Flags = Flags(64);
     /// It has a record in the side table, and that concerns its packets.
     pub const SIDE: Flags = Flags(128);
+    /// It is one datagram's: the client's next one is not looked for under its key.
+    pub const ONE_PACKET: Flags = Flags(1 << 10);
     /// It is to end with its next packet: both sides are reset.
     pub const DISMISSED: Flags = Flags(256);
 
@@ -130,7 +132,7 @@ pub struct NewConn<K: Key = Key4> {
     pub server_id: ServerId,
     /// How packets reach it.
     pub mode: ForwardMode,
-    /// [`Flags::TRANSLATED`] or [`Flags::REDIRECTED`], or neither.
+    /// [`Flags::TRANSLATED`], [`Flags::REDIRECTED`], [`Flags::ONE_PACKET`], or none of them.
     pub flags: Flags,
 }
 
@@ -142,7 +144,11 @@ impl<K: Key> NewConn<K> {
             true => Flags::ONE_WAY.with(Flags::NO_OUTBOUND),
             false => Flags::NONE,
         };
-        let flags = self.flags.with(one_way);
+        let one_packet = match self.flags.has(Flags::ONE_PACKET) {
+            true => Flags::NO_INBOUND,
+            false => Flags::NONE,
+        };
+        let flags = self.flags.with(one_way).with(one_packet);
         flags.with_aside()
     }
 }
@@ -265,13 +271,13 @@ impl<K: Key> Conn<K> {
     #[inline]
     #[must_use]
     pub fn is_connection(&self) -> bool {
-        !self.flags.has(Flags::NO_INBOUND)
+        !self.flags.has(Flags::NO_INBOUND) || self.flags.has(Flags::ONE_PACKET)
     }
 
     /// Whether its connection is over, and it only keeps the outbound key.
     #[inline]
     pub(crate) fn is_let_go(&self) -> bool {
-        self.flags.has(Flags::NO_INBOUND) && !self.flags.has(Flags::REDIRECT)
+        !self.is_connection() && !self.flags.has(Flags::REDIRECT)
     }
 
     /// Notes that an answer of the server's does pass here (IPVS clears NOOUTPUT).

@@ -12,6 +12,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::conn::entry::Flags;
 use crate::conn::state::State;
 use crate::conn::{Conn, ConnId, ConnTable, Hit};
 use crate::packet::Key;
@@ -149,7 +150,7 @@ impl<K: Key> LocalPorts<K> {
                 None => return Some(Leased { reply, early: None }),
                 Some(Hit { id, .. }) => {
                     let conn = conns.get(id);
-                    if conn.state().is_closing() && early.is_none_or(|(c, _)| is_safer(conn, c)) {
+                    if may_go(conn) && early.is_none_or(|(c, _)| is_safer(conn, c)) {
                         early = Some((conn, (reply, id)));
                     }
                 }
@@ -183,6 +184,12 @@ impl<K: Key> LocalPorts<K> {
             reply,
         })
     }
+}
+
+/// Whether a connection may lose its local port before its time: it is over, or one datagram's
+/// that waits for an answer.
+fn may_go<K: Key>(conn: &Conn<K>) -> bool {
+    conn.state().is_closing() || conn.flags().has(Flags::ONE_PACKET)
 }
 
 /// Whether the server is likelier to take a SYN on `this` closing connection's tuple than on

@@ -16,6 +16,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod key;
 pub mod mss;
+pub mod quic;
 pub mod sctp;
 pub mod tcp;
 #[cfg(test)]

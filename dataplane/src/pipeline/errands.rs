@@ -208,7 +208,7 @@ impl<Q: PortQueue> Worker<Q> {
         if let (None, true, Some(outbound)) = (known, granted, K::narrowed(&keys.outbound)) {
             let chosen = self.snapshot.server(server).copied();
             let chosen = chosen.filter(|s| s.forward == ForwardMode::nat);
-            let opened = chosen.map(|s| self.open_granted(inbound, outbound, &s, now));
+            let opened = chosen.map(|s| self.open_granted(inbound, outbound, &s, false, now));
             if !matches!(opened, Some(Ok(_))) {
                 self.release(keys);
             }
@@ -255,7 +255,7 @@ impl<Q: PortQueue> Worker<Q> {
         ) {
             (true, Some(chosen), Some(outbound)) if chosen.forward == ForwardMode::nat => {
                 let chosen = *chosen;
-                let id = self.open_granted(flow.key, outbound, &chosen, now);
+                let id = self.open_granted(flow.key, outbound, &chosen, true, now);
                 if id.is_err() {
                     self.release(keys);
                 }
@@ -263,9 +263,9 @@ impl<Q: PortQueue> Worker<Q> {
             }
             (true, ..) => {
                 self.release(keys);
-                self.open(self.first(lane), flow, tries, now)
+                self.open(self.first(lane, &frame), flow, tries, now)
             }
-            (false, ..) => self.open(self.first(lane), flow, tries + 1, now),
+            (false, ..) => self.open(self.first(lane, &frame), flow, tries + 1, now),
         };
         self.go_on(lane, frame, flow, opened, now);
     }

@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use super::family::Family;
-use super::open::{Opened, Refusal};
+use super::open::{First, Opened, Refusal};
 use super::punt::punt_class;
 use super::{Arrival, INBOUND, OUTBOUND};
 use crate::conn::Hit;
@@ -179,7 +179,11 @@ impl<Q: PortQueue> Worker<Q> {
             };
         }
         let dir = Direction::Inbound;
-        match self.open(self.first(lane), flow, 0, now) {
+        let first = First {
+            whole: false,
+            ..self.first(lane, &frame)
+        };
+        match self.open(first, flow, 0, now) {
             Ok(Opened::Same(id)) => {
                 self.begin_carrying::<K>(id, flow.says, now);
                 self.carry_part(lane, frame, flow, Hit { id, dir }, part, now);

@@ -4,12 +4,13 @@
 use std::net::SocketAddr;
 
 use super::family::Family;
+use super::one_packet;
 use crate::conn::entry::{Flags, NewConn};
 use crate::conn::state::{State, sctp, tcp};
 use crate::conn::{Conn, ConnId};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::forward::ForwardMode;
-use crate::io::PortQueue;
+use crate::io::{Frame, PortQueue};
 use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
 use crate::sched::{Loads, Memory, Request};
 use crate::service::{Asked, Server, Service, Snapshot};
@@ -46,16 +47,22 @@ pub(super) enum Opened {
 
 /// The packet that asks for a connection, beside its flow.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct First {
+pub(super) struct First<'f> {
     /// The port that it arrived on.
     pub(super) port: PortId,
+    /// Its frame.
+    pub(super) frame: &'f [u8],
+    /// It is no fragment.
+    pub(super) whole: bool,
 }
 
 impl<Q: PortQueue> Worker<Q> {
     /// A packet that arrived on this lane.
-    pub(super) fn first(&self, lane: usize) -> First {
+    pub(super) fn first<'f>(&self, lane: usize, frame: &'f Q::Frame) -> First<'f> {
         First {
             port: self.lanes[lane].port.id,
+            frame: frame.bytes(),
+            whole: true,
         }
     }
 
@@ -63,7 +70,7 @@ impl<Q: PortQueue> Worker<Q> {
     #[inline(never)]
     pub(super) fn open<K: Family>(
         &mut self,
-        first: First,
+        first: First<'_>,
         flow: &Flow<K>,
         tries: u8,
         now: Tick,
@@ -78,14 +85,20 @@ impl<Q: PortQueue> Worker<Q> {
         if from == to {
             return Err(DropReason::Land.into());
         }
+        let flags = one_packet::flags(service, k, first.whole);
+        let by_cid = self.by_cid(service, first.frame, flow);
         for tries in tries..TRIES {
             let request = Request {
                 source: from,
                 destination: to.ip(),
+                key: by_cid.key,
                 now,
             };
             let (loads, memories) = (&mut self.loads, &mut self.memories);
-            let server = pick_server(&self.snapshot, service, request, loads, memories)?;
+            let server = match by_cid.server {
+                Some(server) => server,
+                None => pick_server(&self.snapshot, service, request, loads, memories)?,
+            };
             let mut address = server.address;
             if address.port() == 0 {
                 // A server of an every-port service gets the port that the client asked for.
@@ -96,7 +109,7 @@ impl<Q: PortQueue> Worker<Q> {
                 outbound,
                 server_id: server.id,
                 mode: server.forward,
-                flags: Flags::NONE,
+                flags,
             };
             if server.forward == ForwardMode::fullnat {
                 let lips = &service.local_addresses;
@@ -122,7 +135,7 @@ impl<Q: PortQueue> Worker<Q> {
                     outbound: leased.reply,
                     server_id: server.id,
                     mode: server.forward,
-                    flags: Flags::TRANSLATED,
+                    flags: flags.with(Flags::TRANSLATED),
                 };
                 return Ok(Opened::Translated(self.insert(&conn, now)?));
             }
@@ -131,6 +144,11 @@ impl<Q: PortQueue> Worker<Q> {
             };
             if server.forward != ForwardMode::nat {
                 return Ok(Opened::Same(self.insert(&new(*k, answers), now)?));
+            }
+            if flags.has(Flags::ONE_PACKET)
+                && let Some(id) = self.datagrams_before(k, &answers, server.id)
+            {
+                return Ok(Opened::Same(id));
             }
             let owner = self.steer.owner(&answers);
             if owner != self.steer.me() {
@@ -161,14 +179,22 @@ impl<Q: PortQueue> Worker<Q> {
         inbound: K,
         outbound: K,
         server: &Server,
+        whole: bool,
         now: Tick,
     ) -> Result<ConnId, DropReason> {
+        let service = self.snapshot.service(server.service);
+        let flags = service.map_or(Flags::NONE, |s| one_packet::flags(s, &inbound, whole));
+        if flags.has(Flags::ONE_PACKET)
+            && let Some(id) = self.datagrams_before(&inbound, &outbound, server.id)
+        {
+            return Ok(id);
+        }
         let new = NewConn {
             inbound,
             outbound,
             server_id: server.id,
             mode: ForwardMode::nat,
-            flags: Flags::REDIRECTED,
+            flags: flags.with(Flags::REDIRECTED),
         };
         self.insert(&new, now)
     }
@@ -270,7 +296,7 @@ pub(super) fn bad_source(from: SocketAddr) -> bool {
 /// The service that a packet without a connection may open one to.
 fn wanted_service<'a, K: Key>(
     snapshot: &'a Snapshot,
-    first: First,
+    first: First<'_>,
     flow: &Flow<K>,
 ) -> Result<&'a Service, Refusal> {
     let to = flow.key.destination();

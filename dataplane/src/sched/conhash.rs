@@ -15,6 +15,8 @@ const POINTS: u64 = 160;
 const POINT_KEY: u64 = 1;
 /// See [`POINT_KEY`].
 const CLIENT_KEY: u64 = 2;
+/// See [`POINT_KEY`].
+const CID_KEY: u64 = 3;
 
 /// A place on the ring, and whose it is.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +45,19 @@ impl super::Rule for Rule {
     }
 
     fn pick(view: View<'_>, _: &mut Memory) -> Option<usize> {
+        if let Some(key) = view.request.key {
+            return by_key(view, key);
+        }
         let mut room = [0; 16];
         let client = hash::octets(view.request.source.ip(), &mut room);
         by_key(view, hash::wide(client, CLIENT_KEY))
     }
+}
+
+/// What a QUIC client's first connection ID hashes to, the same on every node.
+#[must_use]
+pub fn key_of_connection_id(cid: &[u8]) -> u64 {
+    hash::wide(cid, CID_KEY)
 }
 
 /// The server of the first point at or after `key` that may take a connection.

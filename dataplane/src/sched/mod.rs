@@ -40,6 +40,7 @@ mod twos;
 mod wlc;
 mod wrr;
 
+pub use conhash::key_of_connection_id;
 pub use loads::{Load, Loads};
 pub use memory::Memory;
 pub use scheduler::{Options, Rows, Scheduler};
@@ -53,6 +54,8 @@ pub struct Request {
     pub source: SocketAddr,
     /// The virtual address that it asks for.
     pub destination: IpAddr,
+    /// What schedulers that hash clients take for the client, where it is not its address.
+    pub key: Option<u64>,
     /// Now.
     pub now: Tick,
 }

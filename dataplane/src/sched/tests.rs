@@ -29,6 +29,7 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
 fn request(n: u32) -> Request {
     let source = Ipv4Addr::from(0xcb00_0000 + n.wrapping_mul(0x9e37) % 0x00ff_fff1);
     Request {
+        key: None,
         source: SocketAddr::new(source.into(), 1024 + (n % 60_000) as u16),
         destination: Ipv4Addr::from(0x0a00_0000 + n % 5003).into(),
         now: Tick(n / 100),

@@ -22,6 +22,7 @@ mod classifier;
 mod key;
 mod marks;
 mod policy;
+mod quic;
 mod ranges;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use classifier::{Classifier, Pattern};
 pub use key::{AddressRange, Asked, Mark, PortRange, ServiceKey};
 pub use marks::{MarkRule, Marks};
 pub use policy::{Policy, ServerPolicy};
+pub use quic::{Quic, QuicLb, QuicServerId};
 
 use ranges::Ranges;
 
@@ -187,6 +189,8 @@ pub struct Snapshot {
     by_mark: HashMap<(Mark, bool), ServiceId, RandomState>,
     marks: Arc<Marks>,
     ranges: Option<Arc<Ranges>>,
+    /// Servers by what QUIC connection IDs name them, of services that ask.
+    by_quic: HashMap<(ServiceId, QuicServerId), ServerId, RandomState>,
     servers: Vec<Chunk>,
     addresses: HashMap<u128, AddressUse, RandomState>,
 }
@@ -250,6 +254,13 @@ impl Snapshot {
     #[must_use]
     pub fn service(&self, id: ServiceId) -> Option<&Service> {
         self.services.get(id.0 as usize)?.as_deref()
+    }
+
+    /// The server that this service's QUIC connection IDs name so.
+    #[inline]
+    #[must_use]
+    pub fn server_of_quic(&self, service: ServiceId, id: QuicServerId) -> Option<Server> {
+        self.server(*self.by_quic.get(&(service, id))?).copied()
     }
 
     /// All services, by id.
@@ -415,6 +426,23 @@ impl SnapshotBuilder {
                 ServiceKey::Range { .. } => {}
             }
         }
+        let mut by_quic = HashMap::default();
+        let of_quic = self.services.iter().flatten();
+        for service in of_quic.filter(|s| s.policy.quic.is_some()) {
+            for candidate in &service.servers {
+                let (chunk, slot) = (
+                    candidate.id.0 as usize / CHUNK,
+                    candidate.id.0 as usize % CHUNK,
+                );
+                let server = self
+                    .servers
+                    .get(chunk)
+                    .and_then(|chunk| chunk[slot].as_ref());
+                if let Some(id) = server.and_then(|s| s.policy.quic_server_id) {
+                    by_quic.insert((service.id, id), candidate.id);
+                }
+            }
+        }
         let keys = self.services.iter().flatten().map(|s| (s.key, s.id));
         let ranges = Ranges::of(keys, &self.kept, self.old_ranges.as_ref());
         Snapshot {
@@ -426,6 +454,7 @@ impl SnapshotBuilder {
             by_mark,
             marks: self.marks,
             ranges,
+            by_quic,
             servers: self.servers,
             addresses: self.addresses,
         }

@@ -5,13 +5,24 @@
 //! nothing.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
+use super::quic::{Quic, QuicServerId};
+
 /// Of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Policy {}
+pub struct Policy {
+    /// Each datagram is scheduled on its own (UDP).
+    pub one_packet: bool,
+    /// Packets find their server by QUIC connection ID (UDP).
+    pub quic: Option<Arc<Quic>>,
+}
 
 /// Of a real server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ServerPolicy {
+    /// What its QUIC connection IDs name it by.
+    pub quic_server_id: Option<QuicServerId>,
     /// Its connections are to end now: both sides are reset, or told nothing where the protocol
     /// has no words for it.
     pub dismissed: bool,

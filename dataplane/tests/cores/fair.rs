@@ -83,6 +83,7 @@ fn shares(kind: SchedulerKind, cores: u8, seed: u64) -> Vec<f64> {
             let at = random(u64::from(cores)) as usize;
             let core = &mut all[at];
             let request = Request {
+                key: None,
                 source: SocketAddr::from(([192, 0, 2, 1], 1024)),
                 destination: [10, 0, 0, 10].into(),
                 now,

@@ -47,7 +47,10 @@ fn said((to, f): &(To, Vec<u8>)) -> Said {
 }
 
 fn dismissed(vip: &str, mode: ForwardMode, server: &str) -> Arc<weir_dataplane::service::Snapshot> {
-    let policy = ServerPolicy { dismissed: true };
+    let policy = ServerPolicy {
+        dismissed: true,
+        ..ServerPolicy::default()
+    };
     Arc::new(snapshot_of(vip, (mode, None), &[server], ClientAddress::none, policy).build(3))
 }
 

@@ -31,7 +31,7 @@ pub(crate) type Kind<'a> = (ServiceKey, ForwardMode, &'a [&'a str]);
 
 /// A director with these services, round robin, and rules.
 pub(crate) fn director(shape: &Shape, kinds: &[Kind<'_>], rules: &[MarkRule]) -> Director {
-    director_with(shape, kinds, rules, |_| {})
+    director_with(shape, kinds, rules, |_, _| {})
 }
 
 /// The same, with something else about every service.
@@ -39,16 +39,17 @@ pub(crate) fn director_with(
     shape: &Shape,
     kinds: &[Kind<'_>],
     rules: &[MarkRule],
-    change: impl Fn(&mut Service),
+    change: impl Fn(&mut Service, &mut [Server]),
 ) -> Director {
     let mut d = Director::new(shape);
-    let mut b = SnapshotBuilder::default().marks(Arc::new(Marks::new(rules.to_vec())));
+    let b = SnapshotBuilder::default().timeouts(shape.timeouts);
+    let mut b = b.marks(Arc::new(Marks::new(rules.to_vec())));
     for (service, (key, forward, servers)) in (0..).zip(kinds) {
         let servers: Vec<_> = (service * 3..).map(ServerId).zip(servers.iter()).collect();
-        let mut candidates = Vec::new();
+        let (mut candidates, mut records) = (Vec::new(), Vec::new());
         for &(id, address) in &servers {
             candidates.push(Candidate::new(id, at(address), 1));
-            b.server(Server {
+            records.push(Server {
                 id,
                 service: ServiceId(service),
                 address: at(address),
@@ -70,7 +71,8 @@ pub(crate) fn director_with(
                 .into_iter()
                 .collect(),
         };
-        change(&mut service);
+        change(&mut service, &mut records);
+        records.into_iter().for_each(|server| b.server(server));
         b.service(Arc::new(service));
     }
     let snapshot = Arc::new(b.build(2));

@@ -8,6 +8,8 @@ mod fragments;
 mod judged;
 mod kinds;
 mod modes;
+mod one_packet;
+mod quic;
 mod sctp;
 mod table;
 #[path = "../common/tshark.rs"]

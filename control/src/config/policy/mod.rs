@@ -2,16 +2,36 @@
 //! file for each concept, and nothing of it by default.
 #![forbid(unsafe_code)]
 
+mod one_packet;
+mod quic;
+
 use weir_dataplane::service::{Policy, ServerPolicy};
 
 use super::reader::{Problems, Section};
+use super::services::ServiceDraft;
+
+pub(super) use one_packet::timeouts;
+#[cfg(test)]
+pub(super) use quic::QUIC_LB;
 
 /// Of a `[[service]]`.
-pub(super) fn of_service(_: &mut Problems<'_>, _: &Section<'_>) -> Policy {
-    Policy::default()
+pub(super) fn of_service(p: &mut Problems<'_>, section: &Section<'_>) -> Policy {
+    Policy {
+        one_packet: one_packet::read(p, section),
+        quic: quic::of_service(p, section),
+    }
 }
 
 /// Of a `[[service.real_server]]`.
-pub(super) fn of_server(_: &mut Problems<'_>, _: &Section<'_>) -> ServerPolicy {
-    ServerPolicy::default()
+pub(super) fn of_server(p: &mut Problems<'_>, section: &Section<'_>) -> ServerPolicy {
+    ServerPolicy {
+        quic_server_id: quic::of_server(p, section),
+        ..ServerPolicy::default()
+    }
+}
+
+/// What goes together with the rest of the service.
+pub(super) fn check(p: &mut Problems<'_>, service: &ServiceDraft<'_>) {
+    one_packet::check(p, service);
+    quic::check(p, service);
 }

@@ -6,12 +6,12 @@ use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Options, Rows, SchedulerKind};
-use weir_dataplane::service::{Policy, ServerPolicy, ServiceKey};
+use weir_dataplane::service::{Policy, QuicServerId, ServerPolicy, ServiceKey};
 use weir_dataplane::{Proto, Tick};
 
 use super::super::reader::Key;
 use super::super::types::{Cidr, Device, Turnover};
-use super::super::{machine, marks, restart_needed, scalars, services, states, words};
+use super::super::{machine, marks, policy, restart_needed, scalars, services, states, words};
 use super::*;
 
 fn ip(text: &str) -> IpAddr {
@@ -193,9 +193,9 @@ fn the_reference_shows_every_key_with_its_default() {
             assert!(table.lines().any(shown), "{header} {}", key.name);
         }
     }
-    for key in marks::MARK {
+    for key in marks::MARK.iter().chain(policy::QUIC_LB) {
         let shown = format!("\n# {} =", key.name);
-        assert!(reference.contains(&shown), "[[mark]] {}", key.name);
+        assert!(reference.contains(&shown), "{}", key.name);
     }
 }
 
@@ -832,4 +832,45 @@ fn what_may_surprise_is_said() {
         part("10.1.0.12:80", "2.3 %"),
     ];
     assert_eq!(of("sh", [250, 250]), want);
+}
+
+#[test]
+fn one_packet_and_quic() {
+    let text = BASE.replace(
+        "protocol = \"udp\"",
+        "protocol = \"udp\"\none_packet = true\nquic_lb = [{ server_id_length = 2, nonce_length = 6 }, \
+         { config = 6, server_id_length = 2, nonce_length = 14, \
+         key = \"8f95f09245765f80256934e50c66207F\" }]",
+    );
+    let text = text.replace(
+        "address = \"10.1.0.11:53\"",
+        "address = \"10.1.0.11:53\"\nquic_server_id = \"00a1\"",
+    );
+    let config = right(&text);
+    let dns = &config.services[1];
+    assert!(dns.policy.one_packet);
+    assert_eq!(
+        dns.timeouts.iter().collect::<Vec<_>>(),
+        [(State::Udp, 5 * 64)]
+    );
+    let id = QuicServerId::new(&[0, 0xa1]);
+    assert_eq!(dns.servers[0].policy.quic_server_id, id);
+    let quic = dns.policy.quic.as_ref().unwrap();
+    assert_eq!(quic.server_id(&[0x0f, 0, 0xa1, 1, 2, 3, 4, 5, 6]), id);
+    assert_eq!(quic.configs.iter().flatten().count(), 2);
+    assert_eq!(config.services[0].policy, Policy::default());
+
+    let own = text.replace(
+        "one_packet = true",
+        "one_packet = true\ntimeouts.udp = \"1s\"",
+    );
+    let own = right(&own);
+    assert_eq!(
+        own.services[1].timeouts.iter().collect::<Vec<_>>(),
+        [(State::Udp, 64)]
+    );
+    let plain = BASE.replace("protocol = \"udp\"", "protocol = \"udp\"\nquic = true");
+    let plain = right(&plain);
+    let quic = plain.services[1].policy.quic.as_ref().unwrap();
+    assert_eq!(quic.configs.iter().flatten().count(), 0);
 }

@@ -51,6 +51,7 @@ fn nobody_picks_a_drained_or_a_full_server() {
         // lblc's address keeps its server, full or not, as in Linux.
         let first = if kind == SchedulerKind::lblc { 6000 } else { 0 };
         let new = Request {
+            key: None,
             destination: Ipv4Addr::new(172, 16, 0, 1).into(),
             ..request(first)
         };

@@ -129,6 +129,7 @@ fn a_set_grows_under_load_and_shrinks_a_day_later() {
             counters,
         } = &mut service;
         let request = Request {
+            key: None,
             now: Tick(now),
             ..request(0)
         };
@@ -156,6 +157,7 @@ fn a_set_grows_under_load_and_shrinks_a_day_later() {
             ..
         } = &mut service;
         let request = Request {
+            key: None,
             now: Tick(now),
             ..request(0)
         };
@@ -177,6 +179,7 @@ fn a_set_grows_under_load_and_shrinks_a_day_later() {
         ..
     } = &mut service;
     let request = Request {
+        key: None,
         now: Tick(DAY + 2),
         ..request(0)
     };

@@ -248,6 +248,7 @@ impl Kernel {
         let source: IpAddr = open["src"].as_str().unwrap().parse().unwrap();
         let destination = open["dst"].as_str().or(case["service"]["vip"].as_str());
         let request = Request {
+            key: None,
             source: SocketAddr::new(source, number(open, "sport") as u16),
             destination: destination.unwrap().parse().unwrap(),
             now: Tick(0),
