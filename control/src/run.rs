@@ -325,7 +325,7 @@ fn make_workers(
             counters,
             peers,
             max_connections: share(config.workers.max_connections, &steer),
-            max_connections6: share(config.workers.max_connections / IPV6_PART, &steer),
+            max_connections6: share(config.workers.max_connections6, &steer),
             pages: match config.workers.hugepages {
                 true => Pages::Huge,
                 false => Pages::Plain,
@@ -339,9 +339,6 @@ fn make_workers(
     }
     Ok(made)
 }
-
-/// Beside so many IPv4 connections there is room for one IPv6 connection.
-const IPV6_PART: u32 = 8;
 
 /// Each port's lanes, one for each worker in turn.
 fn worker_ports(ports: Vec<Opened>) -> Vec<impl Iterator<Item = WorkerPort<VlanQueue<DpdkQueue>>>> {

@@ -104,7 +104,7 @@ drop_reasons! {
     Land => "land",
     /// A UDP fragment without a checksum on its way to IPv6, which wants one (RFC 7915 4.5).
     FragmentWithoutChecksum => "fragment_without_checksum",
-    /// A fragment of what a PROXY header goes in front of: only whole datagrams take one.
+    /// A first part of a TCP segment that a PROXY header would go into: a SYN with data, or over IPv6.
     FragmentOfProxied => "fragment_of_proxied",
     /// A fragment of an impossible length or place in its datagram.
     BadFragment => "bad_fragment",

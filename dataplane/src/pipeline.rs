@@ -29,6 +29,7 @@ use crate::worker::Worker;
 mod abort;
 mod aside;
 mod carried;
+mod carried_parts;
 mod errands;
 mod family;
 mod farewell;
@@ -41,6 +42,7 @@ mod open;
 mod over;
 mod punt;
 mod quic;
+mod quoted;
 mod reset;
 mod room;
 

@@ -12,7 +12,7 @@ use weir_dataplane::Proto;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::service::{AddressRange, ServiceKey};
 
-use super::defaults::{self, BYTES_PER_CONNECTION, MAX_PORTS};
+use super::defaults::{self, BYTES_PER_CONNECTION, BYTES_PER_CONNECTION6, MAX_PORTS};
 use super::draft::Draft;
 use super::forwarding;
 use super::machine::{PortDraft, WorkersDraft};
@@ -50,19 +50,19 @@ pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
 }
 
 fn memory(p: &mut Problems<'_>, workers: &WorkersDraft<'_>) {
-    let max = workers
-        .max_connections
-        .map_or(defaults::MAX_CONNECTIONS, |m| m.value);
+    let (v4, v6) = workers.connections();
     let memory = workers.memory.map_or(defaults::MEMORY, |m| m.value);
-    let needed = u64::from(max) * BYTES_PER_CONNECTION;
+    let needed = u64::from(v4) * BYTES_PER_CONNECTION + u64::from(v6) * BYTES_PER_CONNECTION6;
     if memory >= needed {
         return;
     }
     let needed = show_size(needed);
     if workers.memory.is_some() {
         let why = format!(
-            "too small for max_connections = {}; use at least \"{needed}\", or fewer connections",
-            grouped(max)
+            "too small for max_connections = {} and max_connections6 = {}; use at least \
+             \"{needed}\", or fewer connections",
+            grouped(v4),
+            grouped(v6)
         );
         workers.section.refuse(p, "memory", &why);
     } else if !workers.section.has("memory") {
@@ -70,7 +70,11 @@ fn memory(p: &mut Problems<'_>, workers: &WorkersDraft<'_>) {
             "too many for the default memory = \"{}\"; add memory = \"{needed}\"",
             show_size(memory)
         );
-        workers.section.refuse(p, "max_connections", &why);
+        let key = match workers.max_connections6.is_some() && v6 > v4 {
+            true => "max_connections6",
+            false => "max_connections",
+        };
+        workers.section.refuse(p, key, &why);
     }
 }
 

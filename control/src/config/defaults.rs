@@ -22,6 +22,11 @@ pub(super) const MEMORY_RANGE: RangeInclusive<u64> = 16 << 20..=16 << 40;
 pub(super) const MAX_CONNECTIONS: u32 = 1_000_000;
 /// At least a few for each of 128 workers; at most what a worker alone can number with 30 bits.
 pub(super) const MAX_CONNECTIONS_RANGE: RangeInclusive<u32> = 1024..=1_000_000_000;
+/// Beside so many IPv4 connections there is room for one IPv6 connection, unless the file says
+/// otherwise.
+pub(super) const IPV6_PART: u32 = 8;
+/// Bytes that an IPv6 connection takes: its entry is longer by 64.
+pub(super) const BYTES_PER_CONNECTION6: u64 = 192;
 /// Bytes that a connection takes from `memory`: some 90 of entry, index and timer (the
 /// dataplane's `conn`), and room for the index to stay quick.
 pub(super) const BYTES_PER_CONNECTION: u64 = 128;

@@ -39,13 +39,13 @@ impl Draft<'_> {
         let locals = services.iter().flat_map(|s: &Service| &s.local_addresses);
         let exempt = own.map(|cidr| cidr.address).chain(locals.copied());
         let exempt = exempt.collect::<BTreeSet<_>>().into_iter().collect();
+        let (max_connections, max_connections6) = workers.connections();
         Config {
             workers: Workers {
                 cores: workers.cores,
                 memory: workers.memory.map_or(defaults::MEMORY, |m| m.value),
-                max_connections: workers
-                    .max_connections
-                    .map_or(defaults::MAX_CONNECTIONS, |m| m.value),
+                max_connections,
+                max_connections6,
                 hugepages: workers.hugepages,
                 idle: workers.idle,
             },

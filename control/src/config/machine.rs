@@ -15,6 +15,7 @@ pub(super) const WORKERS: &[Key] = &[
     Key::new("count", "2"),
     Key::new("memory", "\"1GiB\""),
     Key::new("max_connections", "1_000_000"),
+    Key::new("max_connections6", "125_000"),
     Key::new("hugepages", "true"),
     Key::new("idle", "\"auto\""),
 ];
@@ -35,12 +36,24 @@ pub(super) const LOG: &[Key] = &[
 
 /// `[workers]` as written, defaults not yet filled in: whether `memory` was written decides
 /// what a message about it says.
+impl WorkersDraft<'_> {
+    /// Connections of either kind, set or not: IPv4, IPv6.
+    pub(super) fn connections(&self) -> (u32, u32) {
+        let v4 = self
+            .max_connections
+            .map_or(defaults::MAX_CONNECTIONS, |m| m.value);
+        let v6 = self.max_connections6.map(|m| m.value);
+        (v4, v6.unwrap_or((v4 / defaults::IPV6_PART).max(1024)))
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct WorkersDraft<'t> {
     pub(super) section: Section<'t>,
     pub(super) cores: Cores,
     pub(super) memory: Option<At<u64>>,
     pub(super) max_connections: Option<At<u32>>,
+    pub(super) max_connections6: Option<At<u32>>,
     pub(super) hugepages: bool,
     pub(super) idle: Idle,
 }
@@ -69,6 +82,7 @@ pub(super) fn workers<'t>(
         cores: pinned.or(count).unwrap_or(defaults::CORES),
         memory: section.parsed(p, "memory", scalars::size),
         max_connections: section.integer(p, "max_connections", MAX_CONNECTIONS_RANGE, ""),
+        max_connections6: section.integer(p, "max_connections6", MAX_CONNECTIONS_RANGE, ""),
         hugepages: section
             .boolean(p, "hugepages")
             .map_or(defaults::HUGEPAGES, |h| h.value),

@@ -26,6 +26,12 @@ pub(crate) fn restart_needed(old: &Config, new: &Config) -> Option<String> {
         &is.max_connections,
         |n| grouped(*n),
     );
+    keys.note(
+        "[workers] max_connections6",
+        &was.max_connections6,
+        &is.max_connections6,
+        |n| grouped(*n),
+    );
     keys.note("[workers] hugepages", &was.hugepages, &is.hugepages, debug);
     keys.note("[workers] idle", &was.idle, &is.idle, debug);
     let names = |ports: &Vec<Port>| ports.iter().map(|p| p.name.clone()).collect::<Vec<_>>();

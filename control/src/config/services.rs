@@ -168,10 +168,14 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
     policy::check(p, &draft);
     if let Some(carrier) = client_address.filter(|c| c.value != ClientAddress::none) {
         let mut modes = draft.servers.iter().map(|s| draft.mode_of(s));
-        if let Some(mode) = modes.find(|mode| *mode != ForwardMode::fullnat) {
+        if let Some(mode) = modes.find(|mode| !carrier.value.goes_with(*mode)) {
+            let header = match mode {
+                ForwardMode::nat => " (\"proxy-v1\" or \"proxy-v2\" for such that insist on it)",
+                _ => "",
+            };
             let why = format!(
                 "client_address = {:?}: with forward = {:?} servers see the client's address \
-                 themselves; use \"none\", or forward = \"fullnat\"",
+                 themselves; use \"none\"{header}, or forward = \"fullnat\"",
                 carrier.value.name(),
                 mode.name()
             );
@@ -188,7 +192,7 @@ fn client_address(
     protocol: Option<Proto>,
 ) -> Option<At<ClientAddress>> {
     let all: Vec<_> = ClientAddress::ALL.iter().map(|c| (c.name(), *c)).collect();
-    let chosen = section.choice(p, "client_address", &all, &["uoa-opp"])?;
+    let chosen = section.choice(p, "client_address", &all, &[])?;
     if let Some(protocol) = protocol.filter(|protocol| !chosen.value.carries(*protocol)) {
         let fitting = ClientAddress::ALL.iter().filter(|c| c.carries(protocol));
         let why = format!(

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use weir_dataplane::ServerId;
+use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Scheduler, SchedulerKind};
 use weir_dataplane::service::{Candidate, ServiceKey};
 
@@ -20,6 +21,7 @@ pub(crate) fn surprises(config: &Config) -> Vec<String> {
             one_address(service),
             full(config, service),
             unmarked(config, service),
+            other_family(service),
         ]
         .into_iter()
         .flatten()
@@ -110,6 +112,24 @@ fn slow_start(service: &Service) -> Option<String> {
              nothing; wrr, wlc, sed, nq and twos do"
         )
     })
+}
+
+/// UOA where it cannot go.
+fn other_family(service: &Service) -> Option<String> {
+    let v6 = service.key.is_ipv6();
+    let across = service.servers.iter().any(|s| s.address.is_ipv6() != v6);
+    let name = service.client_address.name();
+    match service.client_address {
+        ClientAddress::uoa if v6 => Some(format!(
+            "client_address {name} is an option of IPv4, so servers are told nothing; uoa-opp \
+             goes with both families"
+        )),
+        ClientAddress::uoa | ClientAddress::uoa_opp if across => Some(format!(
+            "client_address {name} does not pass between families: servers of the other one are \
+             told nothing; proxy-v2 does"
+        )),
+        _ => None,
+    }
 }
 
 /// Schedulers that choose by the virtual address.

@@ -45,8 +45,10 @@ pub(crate) struct Workers {
     pub cores: Cores,
     /// Bytes for all tables together.
     pub memory: u64,
-    /// Connections for all workers together.
+    /// IPv4 connections for all workers together.
     pub max_connections: u32,
+    /// The same for IPv6, those between families included.
+    pub max_connections6: u32,
     /// Whether to use huge pages, where there are any.
     pub hugepages: bool,
     /// What a worker does when there is nothing to do.

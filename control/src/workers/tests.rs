@@ -87,6 +87,7 @@ fn workers(cores: Cores, idle: config::Idle) -> config::Workers {
         cores,
         memory: 1 << 30,
         max_connections: 1024,
+        max_connections6: 1024,
         hugepages: false,
         idle,
     }

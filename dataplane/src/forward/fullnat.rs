@@ -47,7 +47,7 @@ pub(crate) fn rewrite_part4(
     part: &Part,
 ) {
     if part.offset == 0 {
-        rewrite4(frame, flow, conn, dir);
+        rewrite4(frame, &part.whole_flow(flow), conn, dir);
     } else {
         rewrite::addrs4(frame, flow.ttl, conn.leaves_as(dir).0);
     }
@@ -65,7 +65,7 @@ pub(crate) fn rewrite_part6(
     part: &Part,
 ) {
     if part.offset == 0 {
-        rewrite6(frame, flow, conn, dir);
+        rewrite6(frame, &part.whole_flow(flow), conn, dir);
     } else {
         rewrite::addrs6(frame, flow.ttl, conn.leaves_as(dir).0);
     }

@@ -1,7 +1,7 @@
 //! Forwarding methods: one file per mode over one shared `rewrite`.
 #![forbid(unsafe_code)]
 
-use crate::packet::ipv4;
+use crate::packet::{Flow, Key, be16, checksum, eth, ipv4, put16};
 
 pub mod carrier;
 pub(crate) mod dr;
@@ -21,12 +21,39 @@ pub(crate) struct Part {
     pub(crate) id: u32,
     /// Offset of an IPv6 fragment header from the frame's start.
     pub(crate) header_at: u16,
+    /// Of an SCTP packet: its bytes without the IP header, which its checksum covers.
+    pub(crate) whole: u16,
 }
 
 impl Part {
     /// The flags and offset of an IPv4 header.
     fn word4(self) -> u16 {
         self.offset >> 3 | if self.more { ipv4::MF } else { 0 }
+    }
+
+    /// The flow that a first part is of, as if all of its packet were here.
+    fn whole_flow<K: Key>(self, flow: &Flow<K>) -> Flow<K> {
+        let behind = flow.l4.saturating_sub(eth::HEADER_LEN as u16);
+        Flow {
+            ip_len: match self.whole {
+                0 => flow.ip_len,
+                len => behind.saturating_add(len),
+            },
+            ..*flow
+        }
+    }
+
+    /// Writes where it belongs into its frame.
+    pub(crate) fn place(self, frame: &mut [u8]) {
+        match usize::from(self.header_at) {
+            0 => {
+                const AT: usize = eth::HEADER_LEN + 6;
+                let df = be16(frame, AT) & ipv4::DF;
+                put16(frame, AT, df | self.word4());
+                checksum::set_ipv4(frame);
+            }
+            at => put16(frame, at + 2, self.word6()),
+        }
     }
 
     /// The same of an IPv6 fragment header.

@@ -105,9 +105,11 @@ pub(super) fn ports<K: Key>(frame: &mut [u8], flow: &Flow<K>, ports: u32, l4: Di
             }
         }
         Proto::Sctp => {
-            // Its checksum knows where the packet ends.
+            // Its checksum knows where the packet ends, all of which need not be here.
             let len = (eth::HEADER_LEN + usize::from(flow.ip_len)).saturating_sub(flow.l4.into());
-            sctp::new_ports(segment.get_mut(..len).unwrap_or_default(), ports);
+            if let Some(header) = segment.first_chunk_mut() {
+                sctp::new_ports_of(header, len, ports);
+            }
         }
     }
 }

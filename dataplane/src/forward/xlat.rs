@@ -57,6 +57,7 @@ pub(crate) fn rewrite<F: Frame>(
         ip_len: (frame.bytes().len() - eth::HEADER_LEN) as u16,
         ..*flow
     };
+    let moved = part.map_or(moved, |part| part.whole_flow(&moved));
     no_empty_checksum(frame.bytes(), &moved, part)?;
     rewrite::ports(frame.bytes_mut(), &moved, ports, l4);
     fill_checksum(frame.bytes_mut(), &moved);

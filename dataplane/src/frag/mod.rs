@@ -4,7 +4,8 @@
 //! Only the first fragment of a datagram has ports. What the pipeline concludes from it (a flow
 //! key) is remembered in the [`Store`] and given to the others, which come in any order; those
 //! that come before the first wait for it. Nothing is put together: fragments travel on as they
-//! are.
+//! are. Those of an SCTP packet wait for each other, because its checksum changes with its ports by
+//! what its length says, and only the last part tells that.
 //!
 //! Bounded in everything: datagrams, parts of one, frames that wait, time. Parts that overlap
 //! are an attack (RFC 5722, RFC 8900 3.7), and end their datagram.
@@ -48,6 +49,9 @@ pub struct Piece {
     pub len: u16,
     /// Others follow behind it.
     pub more: bool,
+    /// It is a first part, and waits for all others: what becomes of it depends on the whole
+    /// datagram's length (SCTP's checksum).
+    pub together: bool,
 }
 
 impl Piece {
@@ -71,6 +75,7 @@ impl Piece {
             offset: (word & ipv4::OFFSET_MASK) << 3,
             len: (eth::HEADER_LEN as u16 + ip.total_len).saturating_sub(ip.l4),
             more: word & ipv4::MF != 0,
+            together: false,
         };
         let end = eth::HEADER_LEN + usize::from(ip.total_len);
         piece.check(frame, ip.l4, end, ip.protocol)
@@ -94,11 +99,18 @@ impl Piece {
             offset: fragment.offset,
             len: end.saturating_sub(fragment.at + ipv6::FRAGMENT_LEN as u16),
             more: fragment.more,
+            together: false,
         };
         Some(piece.check(frame, ip.l4, usize::from(end), ip.protocol))
     }
 
-    fn check(self, frame: &[u8], l4: u16, end: usize, protocol: u8) -> Result<Piece, DropReason> {
+    fn check(
+        mut self,
+        frame: &[u8],
+        l4: u16,
+        end: usize,
+        protocol: u8,
+    ) -> Result<Piece, DropReason> {
         let ragged = self.more && !self.len.is_multiple_of(8);
         if self.len == 0 || ragged || self.offset.checked_add(self.len).is_none() {
             return Err(DropReason::BadFragment);
@@ -110,6 +122,7 @@ impl Piece {
             ),
             offset => protocol != ipv4::TCP || usize::from(offset) >= tcp::MIN_LEN,
         };
+        self.together = self.offset == 0 && protocol == sctp::PROTOCOL;
         match whole {
             true => Ok(self),
             false => Err(DropReason::TinyFragment),

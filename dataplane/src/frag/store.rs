@@ -26,6 +26,9 @@ pub enum Arrived<F, D> {
     First(F),
     /// It goes where the first went.
     Follows(F, D),
+    /// It is the last of a datagram whose parts go together: [`Store::take`] gives the others. Its
+    /// data is so many bytes in all.
+    All(F, u16),
     /// It waits for the first, or was dropped (and reported).
     Gone,
 }
@@ -55,6 +58,8 @@ struct Datagram<D> {
     parts: ArrayVec<(u16, u16), PARTS>,
     /// Where the last part ends, once it came.
     end: Option<u16>,
+    /// The first has come, and waits until all have.
+    together: bool,
 }
 
 impl<D> Datagram<D> {
@@ -143,6 +148,7 @@ impl<F, D: Copy> Store<F, D> {
                 held: (NONE, NONE),
                 parts: ArrayVec::new(),
                 end: None,
+                together: false,
             })
             .collect();
         let slots = (0..frames).map(|i| Slot {
@@ -213,8 +219,14 @@ impl<F, D: Copy> Store<F, D> {
                 }
                 Arrived::Follows(frame, decision)
             }
-            _ if piece.offset == 0 => Arrived::First(frame),
+            _ if piece.offset == 0 && !piece.together => Arrived::First(frame),
             _ => {
+                datagram.together |= piece.offset == 0;
+                if let (true, true, Some(end)) =
+                    (datagram.together, datagram.is_complete(), datagram.end)
+                {
+                    return Arrived::All(frame, end);
+                }
                 self.hold(at, frame, now, lost);
                 Arrived::Gone
             }
@@ -246,6 +258,18 @@ impl<F, D: Copy> Store<F, D> {
         if self.datagrams[usize::from(at)].is_complete() {
             self.forget(at);
         }
+    }
+
+    /// Gives all frames that wait of a datagram whose parts go together, in the order they came,
+    /// and forgets it.
+    pub fn take(&mut self, key: &FragKey, mut out: impl FnMut(F)) {
+        let Some(&at) = self.index.get(key) else {
+            return;
+        };
+        while let Some(frame) = self.take_held(at) {
+            out(frame);
+        }
+        self.forget(at);
     }
 
     /// Forgets datagrams that are too old, `budget` at most; how many.
@@ -294,6 +318,7 @@ impl<F, D: Copy> Store<F, D> {
         datagram.since = now;
         datagram.parts.clear();
         datagram.end = None;
+        datagram.together = false;
         self.index.insert(key, at);
         self.link(at);
         at

@@ -67,7 +67,50 @@ fn part(id: u32, start: u16, end: u16, more: bool) -> Piece {
         offset: start,
         len: end - start,
         more,
+        together: false,
     }
+}
+
+/// The same of a datagram whose parts go together.
+fn joint(id: u32, start: u16, end: u16, more: bool) -> Piece {
+    Piece {
+        together: start == 0,
+        ..part(id, start, end, more)
+    }
+}
+
+/// In any order: all wait, and the last one brings them all out.
+#[test]
+fn some_go_together() {
+    let parts = [(0, 800, true), (800, 1600, true), (1600, 1700, false)];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [0, 2, 1]] {
+        let mut r = Rig::new(4, 4);
+        let mut arrive = |n: usize| {
+            let (start, end, more) = parts[n];
+            r.arrive(joint(1, start, end, more), n as u32)
+        };
+        assert_eq!(arrive(order[0]), Arrived::Gone);
+        assert_eq!(arrive(order[1]), Arrived::Gone);
+        assert_eq!(arrive(order[2]), Arrived::All(order[2] as u32, 1700));
+        let mut out = vec![];
+        r.store.take(&key(1), |f| out.push(f));
+        assert_eq!(out, [order[0] as u32, order[1] as u32]);
+        assert_eq!((r.store.held(), r.store.datagrams()), (0, 0));
+        assert_eq!(r.lost(), []);
+    }
+    // What never gets whole runs out, and an overlap ends it as any other.
+    let mut r = Rig::new(4, 4);
+    assert_eq!(r.arrive(joint(1, 0, 800, true), 1), Arrived::Gone);
+    assert_eq!(r.arrive(joint(2, 0, 800, true), 2), Arrived::Gone);
+    assert_eq!(r.arrive(joint(2, 400, 1200, true), 3), Arrived::Gone);
+    assert_eq!(r.lost(), [FragmentOverlap, FragmentOverlap]);
+    r.now = r.now.after(Tick::seconds(31));
+    r.expire();
+    assert_eq!(r.lost(), [FragmentTimeout]);
+    // One part that is all of it.
+    assert_eq!(r.arrive(joint(3, 0, 100, false), 4), Arrived::All(4, 100));
+    r.store.take(&key(3), |_| panic!("nothing waits"));
+    assert_eq!(r.store.datagrams(), 0);
 }
 
 #[test]
@@ -437,6 +480,7 @@ proptest! {
                 }
                 Arrived::Follows(..) => out += 1,
                 Arrived::Gone => {}
+                Arrived::All(..) => unreachable!("none goes together"),
             }
             lost += expected_lost.len();
             prop_assert_eq!(r.lost(), expected_lost);
@@ -470,6 +514,7 @@ proptest! {
                 }
                 Arrived::Follows(..) => out += 1,
                 Arrived::Gone => {}
+                Arrived::All(..) => unreachable!("none goes together"),
             }
             lost += r.lost().len();
             prop_assert_eq!(out + lost + r.store.held(), n + 1);

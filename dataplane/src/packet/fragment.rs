@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::ids::IpIds;
-use super::{be16, checksum, eth, ipv4, ipv6, put16, put32};
+use super::{be16, be32, checksum, eth, ipv4, ipv6, put16, put32};
 use crate::counters::DropReason;
 use crate::io::{BURST, Burst, Frame};
 
@@ -122,46 +122,83 @@ fn forget_options(options: &mut [u8]) {
 fn cut_v6<F: Frame>(mut frame: F, mtu: usize, len: usize, id: u32) -> Result<Burst<F>, DropReason> {
     const DATA: usize = ipv6::END + ipv6::FRAGMENT_LEN;
     let f = frame.bytes();
-    let next = f[ipv6::NEXT_AT];
-    if ipv6::is_extension(next) {
+    // What is a part already keeps its place, and more follow its last piece as they did.
+    let was_part = f[ipv6::NEXT_AT] == ipv6::extension::FRAGMENT && f.len() > DATA;
+    let (start, place) = match was_part {
+        false => (
+            ipv6::END,
+            Place {
+                next: f[ipv6::NEXT_AT],
+                word: 0,
+                id,
+            },
+        ),
+        true => {
+            let (word, id) = (be16(f, ipv6::END + 2), be32(f, ipv6::END + 4));
+            (
+                DATA,
+                Place {
+                    next: f[ipv6::END],
+                    word,
+                    id,
+                },
+            )
+        }
+    };
+    if ipv6::is_extension(place.next) {
         return Err(DropReason::TooBig);
     }
-    let payload = len - ipv6::LEN;
+    let payload = eth::HEADER_LEN + len - start;
     let step = step(mtu, ipv6::LEN + ipv6::FRAGMENT_LEN, payload)?;
     let mut pieces = Burst::new();
     for at in (step..payload).step_by(step) {
-        let part = &f[ipv6::END + at..ipv6::END + payload.min(at + step)];
+        let part = &f[start + at..start + payload.min(at + step)];
         let mut piece = frame
             .another(DATA + part.len())
             .ok_or(DropReason::NoBuffer)?;
         let p = piece.bytes_mut();
         p[..ipv6::END].copy_from_slice(&f[..ipv6::END]);
         p[DATA..].copy_from_slice(part);
-        place_v6(p, next, at, at + step < payload, id);
+        place.write(p, at, at + step < payload);
         pieces.push(piece);
     }
-    let _ = frame.set_len(ipv6::END + step); // shorter
-    if !frame.push_front(ipv6::FRAGMENT_LEN) {
-        return Err(DropReason::TooBig);
+    let _ = frame.set_len(start + step); // shorter
+    if !was_part {
+        if !frame.push_front(ipv6::FRAGMENT_LEN) {
+            return Err(DropReason::TooBig);
+        }
+        frame.bytes_mut().copy_within(ipv6::FRAGMENT_LEN..DATA, 0);
     }
-    let f = frame.bytes_mut();
-    f.copy_within(ipv6::FRAGMENT_LEN..DATA, 0);
-    place_v6(f, next, 0, true, id);
+    place.write(frame.bytes_mut(), 0, true);
     pieces.insert(0, frame);
     Ok(pieces)
 }
 
-/// Writes the fragment header behind the IPv6 header and what depends on it.
-fn place_v6(piece: &mut [u8], next: u8, at: usize, more: bool, id: u32) {
-    put16(
-        piece,
-        ipv6::PAYLOAD_LEN_AT,
-        (piece.len() - ipv6::END) as u16,
-    );
-    piece[ipv6::NEXT_AT] = ipv6::extension::FRAGMENT;
-    put16(piece, ipv6::END, u16::from(next) << 8);
-    put16(piece, ipv6::END + 2, at as u16 | u16::from(more));
-    put32(piece, ipv6::END + 4, id);
+/// Where the pieces of an IPv6 packet belong.
+struct Place {
+    /// The protocol behind the fragment header.
+    next: u8,
+    /// The packet's own offset and flag; 0 of a whole one.
+    word: u16,
+    id: u32,
+}
+
+impl Place {
+    /// Writes the fragment header behind the IPv6 header, of a piece `at` bytes behind the packet's
+    /// own place, and what depends on it.
+    fn write(&self, piece: &mut [u8], at: usize, more: bool) {
+        let len = (piece.len() - ipv6::END) as u16;
+        put16(piece, ipv6::PAYLOAD_LEN_AT, len);
+        piece[ipv6::NEXT_AT] = ipv6::extension::FRAGMENT;
+        put16(piece, ipv6::END, u16::from(self.next) << 8);
+        let offset = (self.word & !7).wrapping_add(at as u16);
+        put16(
+            piece,
+            ipv6::END + 2,
+            offset | self.word & 1 | u16::from(more),
+        );
+        put32(piece, ipv6::END + 4, self.id);
+    }
 }
 
 #[cfg(test)]

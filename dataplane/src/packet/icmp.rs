@@ -163,6 +163,18 @@ impl Quote {
         end.saturating_sub(usize::from(self.l4))
     }
 
+    /// Whether it is a part of a datagram.
+    pub(crate) fn is_part(&self, frame: &[u8]) -> bool {
+        let (ip, l4) = (usize::from(self.ip), usize::from(self.l4));
+        match self.src {
+            IpAddr::V4(_) => be16(frame, ip + 6) & (ipv4::MF | ipv4::OFFSET_MASK) != 0,
+            IpAddr::V6(_) => {
+                let chain = ipv6::walk(frame, ip + ipv6::LEN, frame[ip + 6]);
+                l4 > ip + ipv6::LEN && chain.is_ok_and(|chain| chain.fragment.is_some())
+            }
+        }
+    }
+
     /// Bytes of the quoted packet as it travelled.
     pub(crate) fn packet_len(&self, frame: &[u8]) -> usize {
         let ip = usize::from(self.ip);

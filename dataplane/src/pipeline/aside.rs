@@ -14,7 +14,7 @@ use crate::counters::DropReason;
 use crate::forward::tun::{self, Ends, Tunnel};
 use crate::forward::{ForwardMode, Part, dr, xlat};
 use crate::io::{Frame, PortQueue};
-use crate::packet::{Flow, Key6, be16, eth, fragment, ipv4};
+use crate::packet::{Flow, Key6, be16, eth, fragment, ipv4, ipv6};
 use crate::route::Reach;
 use crate::types::{CoreId, ServerId, Tick};
 use crate::worker::Worker;
@@ -125,7 +125,10 @@ impl<Q: PortQueue> Worker<Q> {
         let mtu = i32::from(link) - grows;
         let is_too_big = i32::from(flow.ip_len) > mtu;
         let no_pmtu_disc = wrapped && !self.snapshot.rules.pmtu_disc;
-        if is_too_big && !may_be_cut(frame.bytes(), no_pmtu_disc) {
+        // A part of a datagram over IPv6 may be cut by who sends it, and that is the director.
+        let own_part = (mode == ForwardMode::fullnat || flags.has(Flags::SIDE))
+            && part.is_some_and(|part| usize::from(part.header_at) == ipv6::END);
+        if is_too_big && !own_part && !may_be_cut(frame.bytes(), no_pmtu_disc) {
             return self.too_big(lane, frame, mtu.clamp(0, 0xffff) as u16, now);
         }
         if mode == ForwardMode::tun && part.is_none() {
@@ -253,7 +256,7 @@ impl<Q: PortQueue> Worker<Q> {
 /// Whether a packet may be cut into fragments on its way: IPv4 without DF, and as IPVS has it
 /// also with DF inside a tunnel `without_pmtu_disc`. Inside a tunnel over IPv6 as well: the
 /// director is that tunnel's source (RFC 8200 5).
-fn may_be_cut(frame: &[u8], without_pmtu_disc: bool) -> bool {
+pub(super) fn may_be_cut(frame: &[u8], without_pmtu_disc: bool) -> bool {
     let df = |frame| be16(frame, eth::HEADER_LEN + 6) & ipv4::DF != 0;
     eth::ethertype(frame) == Ok(eth::IPV4) && (without_pmtu_disc || !df(frame))
 }

@@ -17,14 +17,15 @@
 
 use std::net::SocketAddr;
 
+use super::aside::may_be_cut;
 use super::family::Family;
 use super::{INBOUND, OUTBOUND};
+use crate::conn::entry::Flags;
 use crate::conn::side::{Seen, SideId};
 use crate::conn::state::Direction;
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
-use crate::forward::ForwardMode;
-use crate::forward::carrier::{self, ClientAddress, proxy, stream, toa, uoa};
+use crate::forward::carrier::{self, ClientAddress, opp, proxy, stream, toa, uoa};
 use crate::io::{Frame, PortQueue};
 use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
 use crate::packet::{Flow, ipv4, ipv6, mss, tcp};
@@ -56,7 +57,7 @@ impl<Q: PortQueue> Worker<Q> {
         // Picked up in the middle, a stream has no start to put anything at.
         let begins = conn.proto() != Proto::Tcp || says & (SYN | ACK) == SYN;
         if carrier == ClientAddress::none
-            || conn.mode() != ForwardMode::fullnat
+            || !carrier.goes_with(conn.mode())
             || !carrier.carries(conn.proto())
             || !begins
         {
@@ -69,7 +70,7 @@ impl<Q: PortQueue> Worker<Q> {
         if let Some(record) = record
             && conn.proto() == Proto::Tcp
         {
-            let header = header_of(carrier, conn.client(), conn.virtual_(), Proto::Tcp);
+            let header = proxy::of(carrier, conn.client(), conn.virtual_(), Proto::Tcp);
             self.records.get_mut(record).inserted = header.map_or(0, |h| h.len() as u8);
         }
     }
@@ -98,7 +99,7 @@ impl<Q: PortQueue> Worker<Q> {
                 self.toa_out::<K>(&mut frame, &flow, hit.id, record);
             }
             (Direction::Inbound, _, true) => {
-                match self.proxy_in::<K>(&mut frame, &mut flow, hit.id, record, now) {
+                match self.proxy_in::<K>(&mut frame, &mut flow, hit.id, record, true, now) {
                     Ok(None) => {}
                     Ok(Some((own, own_flow))) => {
                         self.counters.generated.add(1);
@@ -109,8 +110,12 @@ impl<Q: PortQueue> Worker<Q> {
             }
             (Direction::Outbound, _, true) => self.proxy_out(&mut frame, &flow, record),
             (Direction::Inbound, _, false) => {
-                if !self.datagram_in::<K>(&mut frame, &mut flow, hit.id, record) {
-                    return self.counters.dropped(DropReason::TooBig);
+                let room = self.room_towards_server::<K>(hit.id);
+                let known = (record, room);
+                if let Some(fits) =
+                    self.datagram_in::<K>(&mut frame, &mut flow, hit.id, known, true)
+                {
+                    return self.too_big(lane, frame, fits, now);
                 }
             }
             (Direction::Outbound, _, false) => {}
@@ -119,7 +124,7 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// The packet as it is now goes the way that it would have gone without a carrier.
-    fn carried_on<K: Family>(
+    pub(super) fn carried_on<K: Family>(
         &mut self,
         lane: usize,
         frame: Q::Frame,
@@ -131,18 +136,6 @@ impl<Q: PortQueue> Worker<Q> {
             Direction::Inbound => self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now),
             Direction::Outbound => self.pass_on::<K, OUTBOUND>(lane, frame, flow, hit, None, now),
         }
-    }
-
-    /// Whether a part of a datagram cannot go on: with a PROXY header in front of them, the bytes
-    /// of a stream or of a datagram have other places than the part says.
-    pub(super) fn takes_no_parts<K: Family>(&mut self, hit: Hit) -> bool {
-        let conn = K::side(&self.sides).conns.get(hit.id);
-        let Some(record) = conn.side() else {
-            return false;
-        };
-        let carrier = self.records.get_mut(record).carrier;
-        let inserts = matches!(carrier, ClientAddress::proxy_v1 | ClientAddress::proxy_v2);
-        inserts && (conn.proto() == Proto::Tcp || hit.dir == Direction::Inbound)
     }
 
     fn toa_in<K: Family>(
@@ -169,7 +162,7 @@ impl<Q: PortQueue> Worker<Q> {
         self.note_told(told);
     }
 
-    fn toa_out<K: Family>(
+    pub(super) fn toa_out<K: Family>(
         &mut self,
         frame: &mut Q::Frame,
         flow: &Flow<K>,
@@ -192,19 +185,23 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// A client's packet: its new number, and the segment with the header that goes in front of
-    /// it, if any.
-    fn proxy_in<K: Family>(
+    /// A client's packet, whole or the first part of one: its new number, and the segment with the
+    /// header that goes in front of it, if any.
+    pub(super) fn proxy_in<K: Family>(
         &mut self,
         frame: &mut Q::Frame,
         flow: &mut Flow<K>,
         id: ConnId,
         record: SideId,
+        whole: bool,
         now: Tick,
     ) -> Result<Option<Own<Q::Frame, K>>, DropReason> {
         let known = self.records.get_mut(record);
         let seq = stream::number(frame.bytes(), flow, tcp::SEQ_AT);
         if flow.says & SYN != 0 {
+            if !whole {
+                return Err(DropReason::FragmentOfProxied); // data, which a SYN may not bring
+            }
             stream::bare_syn(frame, flow);
             if !known.seen.has(Seen::SENT) {
                 known.client_start = seq.wrapping_add(1);
@@ -230,7 +227,7 @@ impl<Q: PortQueue> Worker<Q> {
         }
         // From the stream's start. Data behind a header that has just been sent need not repeat
         // it; data that comes again does.
-        let ends = carrier::tcp_data_len(frame.bytes(), flow) > 0 || flow.says & FIN != 0;
+        let ends = !whole || carrier::tcp_data_len(frame.bytes(), flow) > 0 || flow.says & FIN != 0;
         let again = ends && known.seen.has(Seen::DATA);
         let recent = known.seen.has(Seen::SENT) && now.since(known.sent_at) < TAKEN_FOR_LOST;
         if ends {
@@ -241,9 +238,12 @@ impl<Q: PortQueue> Worker<Q> {
             return Ok(None);
         }
         let conn = K::side(&self.sides).conns.get(id);
-        let header = header_of(known.carrier, conn.client(), conn.virtual_(), Proto::Tcp);
+        let header = proxy::of(known.carrier, conn.client(), conn.virtual_(), Proto::Tcp);
         let header = header.ok_or(DropReason::NoConnection)?;
         let own = if ends {
+            if !whole && flow.key.source().is_ipv6() {
+                return Err(DropReason::FragmentOfProxied);
+            }
             let own = stream::segment(frame, flow, &header, self.ids.next16())?;
             stream::shift(frame.bytes_mut(), flow, n);
             Some(own)
@@ -260,7 +260,12 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// A server's packet: what it acknowledges, in the client's numbers.
-    fn proxy_out<K: Family>(&mut self, frame: &mut Q::Frame, flow: &Flow<K>, record: SideId) {
+    pub(super) fn proxy_out<K: Family>(
+        &mut self,
+        frame: &mut Q::Frame,
+        flow: &Flow<K>,
+        record: SideId,
+    ) {
         let known = self.records.get_mut(record);
         if flow.says & ACK == 0 {
             return;
@@ -287,34 +292,47 @@ impl<Q: PortQueue> Worker<Q> {
         stream::unshift(frame.bytes_mut(), flow, start, inserted, known.seen);
     }
 
-    /// A client's datagram. False: it cannot go as it is, because every one needs its header.
-    fn datagram_in<K: Family>(
+    /// A client's datagram, `whole` or the first part of one, which may be of `room` bytes then.
+    /// `Some`: it cannot go, because every one needs its header and only so many bytes fit beside
+    /// that.
+    pub(super) fn datagram_in<K: Family>(
         &mut self,
         frame: &mut Q::Frame,
         flow: &mut Flow<K>,
         id: ConnId,
-        record: SideId,
-    ) -> bool {
-        let room = self.room_towards_server::<K>(id);
+        (record, room): (SideId, u16),
+        whole: bool,
+    ) -> Option<u16> {
         let known = self.records.get_mut(record);
         let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
         let client = conn.client();
-        if let Some(header) = header_of(known.carrier, client, conn.virtual_(), Proto::Udp) {
-            let told = proxy::prepend(frame, flow, &header);
+        if let Some(header) = proxy::of(known.carrier, client, conn.virtual_(), Proto::Udp) {
+            let fits = room.saturating_sub(header.len() as u16);
+            let goes = flow.ip_len <= fits || may_be_cut(frame.bytes(), false);
+            let told = goes && proxy::prepend(frame, flow, &header);
             self.note_told(told);
-            return told;
+            return (!told).then_some(fits);
         }
+        // The option would be lost on the way to the other family, and is of IPv4 alone.
+        let room = match conn.flags().has(Flags::TRANSLATED) {
+            true => 0,
+            false => room,
+        };
+        let carrier = known.carrier;
         known.told += 1;
         if known.told >= UOA_DATAGRAMS {
             conn.set_side(None);
             self.records.give_back(record);
         }
-        let told = uoa::insert(frame, flow, client, room);
+        let told = match carrier {
+            ClientAddress::uoa_opp => whole && opp::insert(frame, flow, client, room),
+            _ => uoa::insert(frame, flow, client, room),
+        };
         self.note_told(told);
-        true
+        None
     }
 
-    fn note_told(&self, told: bool) {
+    pub(super) fn note_told(&self, told: bool) {
         match told {
             true => self.counters.clients_told.add(1),
             false => self.counters.clients_untold.add(1),
@@ -338,19 +356,5 @@ impl<Q: PortQueue> Worker<Q> {
         let way = self.fib.lookup(server.ip());
         let lane = way.and_then(|way| self.lanes.get(usize::from(way.hop.port.0)));
         lane.map_or(0, |lane| lane.port.mtu)
-    }
-}
-
-/// The PROXY header of a connection, if that is what carries its client's address.
-fn header_of(
-    carrier: ClientAddress,
-    client: SocketAddr,
-    service: SocketAddr,
-    proto: Proto,
-) -> Option<proxy::Header> {
-    match carrier {
-        ClientAddress::proxy_v1 => Some(proxy::v1(client, service)),
-        ClientAddress::proxy_v2 => Some(proxy::v2(proto, client, service)),
-        _ => None,
     }
 }

@@ -222,7 +222,9 @@ impl<Q: PortQueue> Worker<Q> {
         match conns.lookup(conns.hash(&inbound), &inbound) {
             Some(_) => {
                 let (key, says, id) = (keys.inbound, 0, self.ids.next32());
-                self.fragment_of(lane, frame, FragmentOf::Flow { key, says, id }, now);
+                let len = 0; // no SCTP: its associations open by whole packets
+                let of = FragmentOf::Flow { key, says, id, len };
+                self.fragment_of(lane, frame, of, now);
             }
             None => self.counters.dropped(DropReason::ReplyKeyTaken),
         }

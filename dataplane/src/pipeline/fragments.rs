@@ -5,7 +5,7 @@
 //!  any core -- hash(source, destination, identification) --> home: store (crate::frag)
 //!  home     -- the first fragment's five-tuple ----------->  owner: connection, rewrite, out
 //! ```
-//! Nothing is put together. Only the first part has a transport header to rewrite; all get the
+//! Nothing is put together (an SCTP packet's parts wait for each other, see [`crate::frag`]). Only the first part has a transport header to rewrite; all get the
 //! same addresses, and with FULL-NAT the same new identification: behind one local address two
 //! clients' datagrams would collide otherwise.
 #![forbid(unsafe_code)]
@@ -15,12 +15,13 @@ use super::open::{First, Opened, Refusal};
 use super::punt::punt_class;
 use super::{Arrival, INBOUND, OUTBOUND};
 use crate::conn::Hit;
+use crate::conn::entry::Flags;
 use crate::conn::state::Direction;
 use crate::counters::DropReason;
 use crate::forward::Part;
 use crate::frag::{Arrived, FRAGMENTS_HELD, Piece};
 use crate::io::{Frame, PortQueue};
-use crate::packet::{self, Flow, Key6, Kind, eth, ipv4, ipv6, tcp};
+use crate::packet::{self, Flow, Key6, Kind, eth, ipv4, ipv6, sctp, tcp};
 use crate::steer::{FragmentOf, Message};
 use crate::types::{Proto, Tick};
 use crate::worker::Worker;
@@ -61,8 +62,9 @@ impl<Q: PortQueue> Worker<Q> {
         match arrived {
             Arrived::Gone => {}
             Arrived::Follows((_, frame), of) => self.fragment_to(lane, frame, of, now),
+            Arrived::All((_, frame), len) => self.together(lane, frame, &piece, kind, len, now),
             Arrived::First((_, frame)) => {
-                let of = self.flow_of(frame.bytes(), kind);
+                let of = self.flow_of(frame.bytes(), kind, 0);
                 let mut released = arrayvec::ArrayVec::<_, FRAGMENTS_HELD>::new();
                 let counters = &self.counters;
                 let mut lost = |reason| counters.dropped(reason);
@@ -77,8 +79,32 @@ impl<Q: PortQueue> Worker<Q> {
         self.note_held();
     }
 
-    /// What a first fragment says of its datagram.
-    fn flow_of(&mut self, frame: &[u8], kind: Kind) -> FragmentOf {
+    /// The last part that a datagram waited for, of `len` bytes in all.
+    fn together(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        piece: &Piece,
+        kind: Kind,
+        len: u16,
+        now: Tick,
+    ) {
+        let port = self.lanes[lane].port.id;
+        let mut parts = arrayvec::ArrayVec::<_, FRAGMENTS_HELD>::new();
+        self.fragments.take(&piece.key, |f| parts.push(f));
+        // The first, in whatever order they came, says whose they are.
+        let first = |frame: &Q::Frame| part_of(frame.bytes(), 0).is_some_and(|p| p.offset == 0);
+        let held = parts.iter().map(|(_, f)| f).find(|f| first(f));
+        let of = self.flow_of(held.unwrap_or(&frame).bytes(), kind, len);
+        // A datagram has fewer parts than the store has room for, and this one was not in it.
+        let _ = parts.try_push((port, frame));
+        for (port, frame) in parts {
+            self.fragment_to(usize::from(port.0), frame, of, now);
+        }
+    }
+
+    /// What a first fragment says of its datagram, of `len` bytes if that matters.
+    fn flow_of(&mut self, frame: &[u8], kind: Kind, len: u16) -> FragmentOf {
         let read = || {
             let (l4, end) = packet::upper_at(frame).ok()?;
             // The store has seen to it that the whole header is there.
@@ -88,7 +114,7 @@ impl<Q: PortQueue> Worker<Q> {
             let says = match proto {
                 Proto::Tcp => *upper.get(tcp::FLAGS_AT)?,
                 Proto::Udp => 0,
-                Proto::Sctp => return None, // its checksum needs the whole packet
+                Proto::Sctp => sctp::check(upper).ok()?.1.says(),
             };
             let (src, dst) = super::odd::addresses(frame);
             let at = |ip, port| std::net::SocketAddr::new(ip, port);
@@ -101,6 +127,7 @@ impl<Q: PortQueue> Worker<Q> {
                 key,
                 says,
                 id: self.ids.next32(),
+                len,
             },
         }
     }
@@ -125,12 +152,17 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// A part of a datagram whose flow is ours.
     pub(super) fn fragment_of(&mut self, lane: usize, frame: Q::Frame, of: FragmentOf, now: Tick) {
-        let FragmentOf::Flow { key, says, id } = of else {
+        let FragmentOf::Flow { key, says, id, len } = of else {
             return;
         };
         let bytes = frame.bytes();
-        let (Some(part), Ok((l4, end))) = (part_of(bytes, id), packet::upper_at(bytes)) else {
+        let (Some(mut part), Ok((l4, end))) = (part_of(bytes, id), packet::upper_at(bytes)) else {
             return self.counters.dropped(DropReason::BadFragment);
+        };
+        part.whole = len;
+        let says = match key.proto {
+            Proto::Sctp if part.offset > 0 => sctp::Event::Data.says(), // its chunks are behind
+            _ => says,
         };
         let flow = Flow {
             key,
@@ -178,6 +210,11 @@ impl<Q: PortQueue> Worker<Q> {
                 }
             };
         }
+        let used = self.snapshot.address_use(flow.key.destination().ip());
+        if flow.key.proto() == Proto::Sctp && (used.vip || used.local) {
+            // An INIT is alone in its packet (RFC 9260 6.10), and no link is too short for it.
+            return self.counters.dropped(DropReason::NoConnection);
+        }
         let dir = Direction::Inbound;
         let first = First {
             whole: false,
@@ -213,11 +250,16 @@ impl<Q: PortQueue> Worker<Q> {
         if K::side(&self.sides).conns.get(hit.id).is_let_go() {
             return self.counters.dropped(DropReason::NoConnection);
         }
-        if self.takes_no_parts::<K>(hit) {
-            return self.counters.dropped(DropReason::FragmentOfProxied);
-        }
         if flow.ttl <= 1 {
             return self.ttl_expired(lane, frame, now);
+        }
+        if K::side(&self.sides)
+            .conns
+            .get(hit.id)
+            .flags()
+            .has(Flags::SIDE)
+        {
+            return self.carried_part(lane, frame, flow, hit, part, now);
         }
         match hit.dir {
             Direction::Inbound => {
@@ -268,6 +310,7 @@ fn part_of(frame: &[u8], id: u32) -> Option<Part> {
             more: fragment.more,
             id,
             header_at: fragment.at,
+            whole: 0,
         });
     }
     let word = packet::be16(frame.first_chunk::<{ ipv4::END }>()?, eth::HEADER_LEN + 6);
@@ -276,5 +319,6 @@ fn part_of(frame: &[u8], id: u32) -> Option<Part> {
         more: word & ipv4::MF != 0,
         id,
         header_at: 0,
+        whole: 0,
     })
 }

@@ -15,6 +15,7 @@ use super::odd::addresses;
 use super::punt::punt_class;
 use super::{Arrival, INBOUND, OUTBOUND};
 use crate::conn::entry::Flags;
+use crate::conn::side::SideId;
 use crate::conn::state::Direction;
 use crate::conn::{Conn, Hit};
 use crate::counters::DropReason;
@@ -36,6 +37,8 @@ struct About {
     virtual_: SocketAddr,
     server: SocketAddr,
     local: SocketAddr,
+    /// What is remembered beside its entry.
+    record: Option<SideId>,
 }
 
 impl About {
@@ -49,6 +52,7 @@ impl About {
             virtual_: conn.virtual_(),
             server: conn.server(),
             local: conn.local(),
+            record: conn.side(),
         }
     }
 }
@@ -137,6 +141,12 @@ impl<Q: PortQueue> Worker<Q> {
         if ttl <= 1 {
             return self.counters.dropped(DropReason::TtlExpired); // no error about an error
         }
+        let (mut quote, mut overhead) = (*quote, 0);
+        if let Some(record) = about.record {
+            let (dir, ends) = (about.hit.dir, (about.client, about.virtual_));
+            overhead = self.put_back(&mut frame, &mut quote, (record, dir), ends);
+        }
+        let quote = &quote;
         let done = match (about.hit.dir, inner) {
             (Direction::Inbound, Some(inner)) => {
                 let tunnel = match about.v6 {
@@ -184,7 +194,7 @@ impl<Q: PortQueue> Worker<Q> {
                     dst: about.client.ip(),
                     quoted_src: about.client,
                     quoted_dst: about.virtual_,
-                    overhead: 0,
+                    overhead,
                 };
                 icmp::translate(&mut frame, quote, &new, &mut self.ids)
                     .map(|()| Direction::Outbound)

@@ -54,6 +54,8 @@ pub enum FragmentOf {
         says: u8,
         /// The datagram's identification where it gets a new one.
         id: u32,
+        /// Of an SCTP packet: its bytes without the IP header.
+        len: u16,
     },
 }
 

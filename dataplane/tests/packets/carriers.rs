@@ -17,15 +17,15 @@ use crate::only;
 
 /// A TCP segment as its receiver sees it: numbers, flags, options (padding left out) and data.
 #[derive(Debug, PartialEq, Eq)]
-struct Segment {
-    seq: u32,
-    ack: u32,
-    flags: u8,
-    options: Vec<Vec<u8>>,
-    data: Vec<u8>,
+pub(crate) struct Segment {
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) flags: u8,
+    pub(crate) options: Vec<Vec<u8>>,
+    pub(crate) data: Vec<u8>,
 }
 
-fn segment(frame: &[u8]) -> Segment {
+pub(crate) fn segment(frame: &[u8]) -> Segment {
     assert!(checksums_right(frame), "{frame:02x?}");
     let (l4, end) = match eth::ethertype(frame) {
         Ok(eth::IPV6) => (54, 54 + usize::from(be16(frame, 18))),
@@ -74,7 +74,7 @@ pub(crate) fn with_options(packet: &Packet, options: &[u8]) -> Vec<u8> {
 }
 
 /// All checksums from scratch, by arithmetic of the test's own.
-fn mend(f: &mut [u8], l4: usize, end: usize) {
+pub(crate) fn mend(f: &mut [u8], l4: usize, end: usize) {
     let sum = |bytes: &[u8]| -> u64 {
         bytes
             .chunks(2)
@@ -112,7 +112,7 @@ fn toa4(client: SocketAddr) -> Vec<u8> {
     option
 }
 
-fn client_packet(client: &str, vip: &str, flags: u8, seq: u32, ack: u32) -> Packet {
+pub(crate) fn client_packet(client: &str, vip: &str, flags: u8, seq: u32, ack: u32) -> Packet {
     Packet {
         seq,
         ack,
@@ -121,7 +121,7 @@ fn client_packet(client: &str, vip: &str, flags: u8, seq: u32, ack: u32) -> Pack
 }
 
 /// What the server answers to `frame`.
-fn server_packet(frame: &[u8], flags: u8, seq: u32, ack: u32) -> Packet {
+pub(crate) fn server_packet(frame: &[u8], flags: u8, seq: u32, ack: u32) -> Packet {
     Packet {
         seq,
         ack,
@@ -129,11 +129,11 @@ fn server_packet(frame: &[u8], flags: u8, seq: u32, ack: u32) -> Packet {
     }
 }
 
-const ISN: u32 = u32::MAX - 20; // the client's numbers wrap soon
-const SERVER_ISN: u32 = 7_000_000;
+pub(crate) const ISN: u32 = u32::MAX - 20; // the client's numbers wrap soon
+pub(crate) const SERVER_ISN: u32 = 7_000_000;
 
 /// (what, client, VIP, server)
-const FAMILIES: [(&str, &str, &str, &str); 4] = [
+pub(crate) const FAMILIES: [(&str, &str, &str, &str); 4] = [
     ("IPv4", CLIENT4, VIP4, "10.1.0.11:8080"),
     ("IPv6", CLIENT6, VIP6, "[2001:db8:1::11]:8080"),
     ("NAT64", CLIENT6, VIP6, "10.1.0.11:8080"),
@@ -149,7 +149,7 @@ fn shapes() -> [Shape; 2] {
     [Shape::default(), three]
 }
 
-fn telling(shape: &Shape, vip: &str, server: &str, carrier: ClientAddress) -> Director {
+pub(crate) fn telling(shape: &Shape, vip: &str, server: &str, carrier: ClientAddress) -> Director {
     director_telling(shape, vip, ForwardMode::fullnat, &[server], carrier)
 }
 
@@ -233,7 +233,7 @@ fn toa_from_the_handshakes_end_until_the_server_was_heard() {
     }
 }
 
-fn header(carrier: ClientAddress, client: &str, vip: &str) -> Vec<u8> {
+pub(crate) fn header(carrier: ClientAddress, client: &str, vip: &str) -> Vec<u8> {
     let (c, v) = (at(client), at(vip));
     if carrier == ClientAddress::proxy_v1 {
         let (family, c_ip, v_ip) = match client == CLIENT4 {
@@ -499,3 +499,6 @@ fn a_reload_changes_new_connections_only_and_other_protocols_are_left_alone() {
 }
 
 mod exchange;
+
+mod parts;
+mod quoted;

@@ -293,3 +293,5 @@ fn ipv6_goes_the_same_way() {
     );
     assert!(checksums_right(&frame));
 }
+
+mod parts;

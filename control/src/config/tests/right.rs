@@ -713,7 +713,8 @@ fn a_reload_cannot_change_the_machine() {
         restart_needed(&old, &right(&cold)).unwrap(),
         "a reload cannot change [workers] cores (count = 2 running, [1, 2, 5] in the file); \
          [workers] memory (\"256MiB\" running, \"1GiB\" in the file); [workers] max_connections \
-         (200_000 running, 100_000 in the file); [workers] idle (auto running, spin in the file); \
+         (200_000 running, 100_000 in the file); [workers] max_connections6 (25000 running, \
+         12500 in the file); [workers] idle (auto running, spin in the file); \
          port \"wan0\" mtu (1500 running, 9000 in the file); port \"lan0\" addresses \
          ([\"10.1.0.2/24\"] running, [\"10.1.0.3/24\"] in the file); [log] level (info running, \
          warn in the file); restart Weir to use this file, or put the running values back"
@@ -779,6 +780,53 @@ fn flags_and_table_size_of_a_scheduler() {
     );
     let flags: Vec<_> = service.scheduler.flags().set_in(service.options).collect();
     assert_eq!(flags, ["mh-fallback", "mh-port"]);
+}
+
+#[test]
+fn uoa_that_reaches_nobody_is_said() {
+    let of = |carrier: &str, vip: &str, server: &str| {
+        let (front, dns) = BASE.split_once("name = \"dns\"").unwrap();
+        let dns = dns
+            .replace("10.0.0.10:53", vip)
+            .replace("10.1.0.11:53", server)
+            .replace("\"10.1.0.100-10.1.0.103\"", "\"10.1.0.100\", \"fd00::100\"");
+        let says = format!("name = \"dns\"\nport = \"lan0\"\nclient_address = \"{carrier}\"");
+        surprises(&right(&[front, &says, &dns].concat()))
+    };
+    let (v4, v6) = (
+        ("10.0.0.10:53", "10.1.0.11:53"),
+        ("[fd00::10]:53", "[fd00::11]:53"),
+    );
+    assert_eq!(of("uoa", v4.0, v4.1), Vec::<String>::new());
+    assert_eq!(of("uoa-opp", v6.0, v6.1), Vec::<String>::new());
+    let said = of("uoa", v6.0, v6.1);
+    assert_eq!(
+        said,
+        [
+            "service \"dns\": client_address uoa is an option of IPv4, so servers are told nothing; \
+          uoa-opp goes with both families"
+        ]
+    );
+    for carrier in ["uoa", "uoa-opp"] {
+        let said = of(carrier, v4.0, v6.1);
+        let want = format!(
+            "service \"dns\": client_address {carrier} does not pass between families: servers of \
+             the other one are told nothing; proxy-v2 does"
+        );
+        assert_eq!(said, [want]);
+    }
+}
+
+#[test]
+fn room_for_ipv6_connections() {
+    assert_eq!(right(BASE).workers.max_connections6, 25_000);
+    let set = BASE.replace("200_000", "200_000\nmax_connections6 = 300_000");
+    let set = set.replace("\"256MiB\"", "\"512MiB\"");
+    let workers = right(&set).workers;
+    assert_eq!(
+        (workers.max_connections, workers.max_connections6),
+        (200_000, 300_000)
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //!  proxy-v2  TCP   a binary header in front of the client's data
 //!            UDP   the same in front of every datagram
 //!  uoa       UDP   an IPv4 option in the first datagrams of a flow
+//!  uoa-opp   UDP   a header between IP and UDP in the first datagrams of a flow
 //! ```
 //! A carrier changes a packet as it came in, as if the client had sent it so: everything behind
 //! (new addresses, another family, the MTU) need not know. Which packets are changed is
@@ -13,6 +14,7 @@
 //! so one that was wrong stays wrong.
 #![forbid(unsafe_code)]
 
+pub(crate) mod opp;
 pub(crate) mod proxy;
 pub(crate) mod stream;
 #[cfg(test)]
@@ -20,6 +22,7 @@ mod tests;
 pub(crate) mod toa;
 pub(crate) mod uoa;
 
+use super::ForwardMode;
 use crate::io::Frame;
 use crate::packet::checksum::{self, Diff};
 use crate::packet::{Flow, Key, be16, eth, ipv4, ipv6, put16, tcp};
@@ -60,19 +63,39 @@ carriers! {
     proxy_v2 => "proxy-v2",
     /// An option of IPv4 (31), for the UOA module of DPVS.
     uoa => "uoa",
+    /// A protocol of its own (248) between IP and UDP, for the same module.
+    uoa_opp => "uoa-opp",
 }
 
 impl ClientAddress {
     /// Whether it is made for this protocol.
     #[must_use]
     pub fn carries(self, proto: Proto) -> bool {
-        use ClientAddress::{none, proxy_v1, proxy_v2, toa, uoa};
+        use ClientAddress::{none, proxy_v1, proxy_v2, toa, uoa, uoa_opp};
         match self {
             none => true,
             toa | proxy_v1 => proto == Proto::Tcp,
             proxy_v2 => matches!(proto, Proto::Tcp | Proto::Udp),
-            uoa => proto == Proto::Udp,
+            uoa | uoa_opp => proto == Proto::Udp,
         }
+    }
+
+    /// Whether servers that are reached so have any use for it: those of NAT see the client's
+    /// address, but may be set up to read a PROXY header and nothing else; what DR and TUN servers
+    /// get is the client's own packet.
+    #[must_use]
+    pub fn goes_with(self, mode: ForwardMode) -> bool {
+        match mode {
+            ForwardMode::fullnat => true,
+            ForwardMode::nat => self == ClientAddress::none || self.is_stream_data(),
+            ForwardMode::dr | ForwardMode::tun | ForwardMode::local => self == ClientAddress::none,
+        }
+    }
+
+    /// Whether it is bytes in front of what the client sends.
+    #[must_use]
+    pub(crate) fn is_stream_data(self) -> bool {
+        matches!(self, ClientAddress::proxy_v1 | ClientAddress::proxy_v2)
     }
 }
 

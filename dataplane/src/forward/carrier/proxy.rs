@@ -5,17 +5,19 @@
 //!  v2  0       12              13             14       16
 //!      | magic | version, cmd  | family,proto | length | addresses, ports: 12 or 36 bytes
 //! ```
-//! Source is the client, destination the virtual address. TLVs are not sent.
+//! Source is the client, destination the virtual address. TLVs are not sent, but for one that
+//! fills up the header of a datagram in parts.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 
-use super::{open_gap, resize};
+use super::{ClientAddress, open_gap, resize};
 use crate::io::Frame;
 use crate::packet::checksum::{self, Diff};
-use crate::packet::{Flow, Key, be16, put16, udp};
+use crate::packet::icmp::Quote;
+use crate::packet::{Flow, Key, be16, eth, put16, udp};
 use crate::types::Proto;
 
 /// Longest header: version 1 with two IPv6 addresses written out has 104 bytes, and the protocol
@@ -69,6 +71,91 @@ pub(crate) fn v2(proto: Proto, client: SocketAddr, service: SocketAddr) -> Heade
     h.extend(client.port().to_be_bytes());
     h.extend(service.port().to_be_bytes());
     h
+}
+
+/// The header, if that is what carries the client's address.
+pub(crate) fn of(
+    carrier: ClientAddress,
+    client: SocketAddr,
+    service: SocketAddr,
+    proto: Proto,
+) -> Option<Header> {
+    match carrier {
+        ClientAddress::proxy_v1 => Some(v1(client, service)),
+        ClientAddress::proxy_v2 => Some(v2(proto, client, service)),
+        _ => None,
+    }
+}
+
+/// A header of version 2 as datagrams in parts get it: made a multiple of 8 bytes by a TLV that
+/// says nothing.
+pub(crate) fn filled_up(mut header: Header) -> Header {
+    const NOOP: u8 = 4;
+    const TLV: usize = 3; // type, length
+    let short = header.len().next_multiple_of(8) - header.len();
+    let fill = match short {
+        0 => return header,
+        1 | 2 => short + 8,
+        _ => short,
+    };
+    header.extend([NOOP, 0, (fill - TLV) as u8]);
+    header.extend(std::iter::repeat_n(0, fill - TLV));
+    let len = be16(&header, 14) + fill as u16;
+    put16(&mut header, 14, len);
+    header
+}
+
+/// Takes the header off a quoted datagram, and off the lengths and checksums that cover it. What
+/// is too short to have it stays as it is.
+pub(crate) fn take_off_quoted<F: Frame>(frame: &mut F, quote: &mut Quote, header: &[u8]) {
+    let (ip, l4, end) = (
+        usize::from(quote.ip),
+        usize::from(quote.l4),
+        usize::from(quote.end),
+    );
+    let n = header.len() as u16;
+    let f = frame.bytes_mut();
+    let Some(udp) = f.get_mut(l4..l4 + udp::LEN) else {
+        return;
+    };
+    let len = be16(udp, 4);
+    let Some(shorter) = len.checked_sub(n).filter(|len| *len >= udp::LEN as u16) else {
+        return;
+    };
+    put16(udp, 4, shorter);
+    let sum = be16(udp, udp::CHECKSUM_AT);
+    if sum != 0 {
+        // The length counts twice: in the header and in the pseudo-header.
+        let length = Diff::of(&[(u32::from(len), u32::from(shorter))]);
+        let diff = length.plus(length).plus(Diff(!checksum::sum(header)));
+        let sum = diff.apply(sum);
+        put16(udp, udp::CHECKSUM_AT, if sum == 0 { 0xffff } else { sum });
+    }
+    shorten(f, ip, n);
+    // Perhaps not all of it is quoted.
+    let at = l4 + udp::LEN;
+    let gone = header.len().min(end - at);
+    f.copy_within(at + gone..end, at);
+    shorten(f, eth::HEADER_LEN, gone as u16);
+    quote.end -= gone as u16;
+}
+
+/// Takes `n` bytes off the length of the IP packet at `ip`; in IPv4 the header's checksum follows.
+fn shorten(frame: &mut [u8], ip: usize, n: u16) {
+    match frame[ip] >> 4 {
+        4 => {
+            let len = be16(frame, ip + 2);
+            let new = len.wrapping_sub(n);
+            put16(frame, ip + 2, new);
+            let diff = Diff::of(&[(u32::from(len), u32::from(new))]);
+            let sum = diff.apply(be16(frame, ip + 10));
+            put16(frame, ip + 10, sum);
+        }
+        _ => {
+            let len = be16(frame, ip + 4).wrapping_sub(n);
+            put16(frame, ip + 4, len);
+        }
+    }
 }
 
 /// Puts a header in front of a datagram's data; false, and nothing changed, without room in the

@@ -15,8 +15,9 @@ use crate::conn::side::Seen;
 use crate::counters::DropReason;
 use crate::io::Frame;
 use crate::packet::checksum::{self, Diff};
+use crate::packet::icmp::Quote;
 use crate::packet::tcp::flags::{ACK, PSH};
-use crate::packet::{Flow, Key, be32, eth, put16, put32, tcp};
+use crate::packet::{Flow, Key, be16, be32, eth, ipv4, put16, put32, tcp};
 use crate::types::Proto;
 
 /// Of TCP's options, selective acknowledgement (RFC 2018).
@@ -75,6 +76,42 @@ pub(crate) fn unshift<K: Key>(frame: &mut [u8], flow: &Flow<K>, start: u32, n: u
     });
 }
 
+/// In the quote of an error about a client's segment, which was sent on: the number as the client
+/// counts. A SYN's was never changed.
+pub(crate) fn unshift_quoted(frame: &mut [u8], quote: &Quote, start: u32, n: u8, seen: Seen) {
+    let n = u32::from(n);
+    let early = !seen.has(Seen::FAR);
+    quoted_number(frame, quote, tcp::SEQ_AT, |seq| {
+        match seq.wrapping_sub(start) {
+            u32::MAX if early => seq,
+            inserted if early && inserted <= n => start,
+            _ => seq.wrapping_sub(n),
+        }
+    });
+}
+
+/// In the quote of an error about a server's segment, which was sent on: what it acknowledges, as
+/// the server counts.
+pub(crate) fn shift_quoted(frame: &mut [u8], quote: &Quote, n: u8, seen: Seen) {
+    if seen.has(Seen::ACKED) {
+        quoted_number(frame, quote, tcp::ACK_AT, |ack| ack.wrapping_add(n.into()));
+    }
+}
+
+/// Changes a number in a quoted header, and what is quoted of its checksum.
+fn quoted_number(frame: &mut [u8], quote: &Quote, at: usize, change: impl FnOnce(u32) -> u32) {
+    let quoted = frame.get_mut(usize::from(quote.l4)..usize::from(quote.end));
+    let Some(header) = quoted.filter(|quoted| quoted.len() >= at + 4) else {
+        return;
+    };
+    let old = be32(header, at);
+    let new = change(old);
+    put32(header, at, new);
+    if header.len() >= tcp::CHECKSUM_AT + 2 {
+        mend(header, Diff::of(&[(old, new)]));
+    }
+}
+
 /// Takes data and fast open out of a SYN: nothing may reach the server before the inserted bytes.
 /// The client sends the data again after the handshake (RFC 7413 4.1.1).
 pub(crate) fn bare_syn<F: Frame, K: Key>(frame: &mut F, flow: &mut Flow<K>) {
@@ -119,7 +156,8 @@ pub(crate) fn fill<F: Frame, K: Key>(frame: &mut F, flow: &mut Flow<K>, data: &[
 }
 
 /// A segment of Weir's own with `data` alone, otherwise as `frame`, which is one of the client's
-/// from the stream's start. `id` identifies it if it is an IPv4 packet.
+/// from the stream's start, or over IPv4 the first part of one. `id` identifies it if it is an
+/// IPv4 packet.
 ///
 /// # Errors
 /// [`DropReason::NoBuffer`].
@@ -142,6 +180,9 @@ pub(crate) fn segment<F: Frame, K: Key>(
     f[l4 + tcp::FLAGS_AT] = flow.says;
     if eth::ethertype(f) == Ok(eth::IPV4) {
         put16(f, eth::HEADER_LEN + 4, id);
+        // Whole, though the client's may be the first of several parts.
+        let df = be16(f, eth::HEADER_LEN + 6) & ipv4::DF;
+        put16(f, eth::HEADER_LEN + 6, df);
         checksum::set_ipv4(f);
     }
     let sum = checksum::l4(f, Proto::Tcp, l4, end);

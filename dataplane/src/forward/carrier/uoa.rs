@@ -17,7 +17,7 @@ use crate::packet::{Flow, Key, be16, be32, eth, ipv4, put16};
 /// The option's number: 31, not copied into fragments, class control.
 const KIND: u8 = 31;
 /// Bytes of the option.
-const LEN: usize = 8;
+pub(crate) const LEN: usize = 8;
 /// Longest IPv4 header.
 const MAX_HEADER: usize = 60;
 

@@ -62,6 +62,29 @@ fn a_part_is_cut_in_its_place() {
 }
 
 #[test]
+fn a_part_over_ipv6_is_cut_in_its_place() {
+    let pool = SimPool::default();
+    for more in [0, 1] {
+        let mut part = v6(44, 8 + 64);
+        part[54..62].copy_from_slice(&[17, 0, 3, 0x20 | more, 0, 0, 0, 9]);
+        let data = part[62..].to_vec();
+        let pieces = cut_all(&pool, &part, 88).unwrap();
+        let [first, second] = &pieces[..] else {
+            panic!("{} pieces", pieces.len())
+        };
+        assert_eq!(first.bytes()[54..62], [17, 0, 3, 0x21, 0, 0, 0, 9]);
+        assert_eq!(second.bytes()[54..62], [17, 0, 3, 0x48 | more, 0, 0, 0, 9]);
+        for (piece, len) in [(first, 40), (second, 24)] {
+            let f = piece.bytes();
+            assert_eq!((be16(f, 18), f.len()), (8 + len, 62 + usize::from(len)));
+            assert_eq!(f[..18], part[..18]);
+        }
+        let whole = [&first.bytes()[62..], &second.bytes()[62..]].concat();
+        assert_eq!(whole, data);
+    }
+}
+
+#[test]
 fn what_must_not_be_cut_is_dropped() {
     let pool = SimPool::default();
     let too_big = |packet: &[u8], mtu| {
