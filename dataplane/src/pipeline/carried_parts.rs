@@ -45,7 +45,8 @@ impl<Q: PortQueue> Worker<Q> {
         let (first, proxied) = (part.offset == 0, carrier.is_stream_data());
         match (hit.dir, flow.key.proto()) {
             (Direction::Inbound, Proto::Udp) if proxied => {
-                if !self.prefix_part::<K>(&mut frame, &mut flow, &mut part, hit, carrier) {
+                let fits = self.prefix_part::<K>(&mut frame, &mut flow, &mut part, hit, carrier);
+                if !fits {
                     return self.counters.dropped(DropReason::TooBig);
                 }
             }
