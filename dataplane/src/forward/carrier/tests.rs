@@ -49,12 +49,22 @@ fn proxy_headers_as_the_protocol_has_them() {
 #[test]
 fn each_carrier_has_its_protocols_and_a_name() {
     let names: Vec<_> = ClientAddress::ALL.iter().map(|c| c.name()).collect();
-    assert_eq!(names, ["none", "toa", "proxy-v1", "proxy-v2", "uoa"]);
+    assert_eq!(
+        names,
+        ["none", "toa", "proxy-v1", "proxy-v2", "uoa", "uoa-opp"]
+    );
     let of = |proto| {
         let carriers = ClientAddress::ALL.iter().filter(move |c| c.carries(proto));
         carriers.map(|c| c.name()).collect::<Vec<_>>()
     };
     assert_eq!(of(Proto::Tcp), ["none", "toa", "proxy-v1", "proxy-v2"]);
-    assert_eq!(of(Proto::Udp), ["none", "proxy-v2", "uoa"]);
+    assert_eq!(of(Proto::Udp), ["none", "proxy-v2", "uoa", "uoa-opp"]);
     assert_eq!(of(Proto::Sctp), ["none"]);
+    let with = |mode| {
+        let carriers = ClientAddress::ALL.iter().filter(move |c| c.goes_with(mode));
+        carriers.map(|c| c.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(with(ForwardMode::nat), ["none", "proxy-v1", "proxy-v2"]);
+    assert_eq!(with(ForwardMode::dr), ["none"]);
+    assert_eq!(with(ForwardMode::fullnat).len(), ClientAddress::ALL.len());
 }
