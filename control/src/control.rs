@@ -14,6 +14,7 @@
 //! kernel.rs       asking the kernel              counters.rs   every counter by name
 //! pulse.rs        do all workers turn?           systemd.rs    what systemd is told
 //! answers.rs      what the API is answered     turnover.rs  slow starts and late ends
+//! blacklist.rs    who is shut out
 //! drain.rs        a server out of service
 //! ```
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use weir_dataplane::defense::blacklist::Blacklist;
 use weir_dataplane::route::{Fib, Hop, Route};
 
 use crate::api::Request;
@@ -32,6 +34,7 @@ use crate::model::{Model, OutOfIds};
 use crate::net::{AddressProblem, NetEvent, TwinThreadCounters};
 
 mod answers;
+mod blacklist;
 pub(crate) mod counters;
 mod drain;
 pub(crate) mod kernel;
@@ -48,6 +51,7 @@ pub(crate) mod systemd;
 mod tests;
 mod turnover;
 
+use blacklist::BlacklistBook;
 use kernel::Kernel;
 use link::{LinkEvent, WorkerLink};
 use listing::Listings;
@@ -118,6 +122,8 @@ pub(crate) struct Inputs {
 enum Done {
     /// The configuration file was read.
     Loaded(Box<Result<Config, String>>),
+    /// The blacklist was compiled.
+    Blacklist(Arc<Blacklist>),
     /// The kernel holds the addresses, but for these problems.
     AddressesSet(Vec<AddressProblem>),
 }
@@ -151,6 +157,7 @@ pub(crate) struct Control {
     /// The model changed and no rollout has taken it up.
     changed: bool,
     reload: Reload,
+    blacklist: BlacklistBook,
     turnovers: Turnovers,
     pulse: Pulse,
     started: Instant,
@@ -197,6 +204,7 @@ impl Control {
             rollout: Rollout::default(),
             changed: true,
             reload: Reload::default(),
+            blacklist: BlacklistBook::default(),
             pulse: Pulse::default(),
             started: now,
             ready: false,
@@ -265,6 +273,7 @@ impl Control {
             }
             link.flush();
         }
+        self.turn_blacklist();
         if self.rollout.is_settled() && self.changed {
             self.changed = false;
             let addresses = self.model.addresses();
@@ -278,6 +287,7 @@ impl Control {
     /// How long nothing may happen before the next turn.
     fn pause(&self) -> Duration {
         let owed = self.listings.is_busy()
+            || self.owes_blacklist()
             || !self.rollout.is_settled()
             || self.links.iter().any(WorkerLink::is_behind);
         if owed || Instant::now() < self.fast_until {
@@ -336,6 +346,7 @@ impl Control {
 
     fn done(&mut self, done: Done) {
         match done {
+            Done::Blacklist(compiled) => self.blacklist_compiled(compiled),
             Done::Loaded(loaded) => self.reload_loaded(*loaded),
             Done::AddressesSet(problems) => {
                 for problem in &problems {
@@ -448,6 +459,7 @@ impl Control {
         });
         if gone {
             self.services.follow(&self.model, None, &self.links);
+            self.blacklist.services_changed();
             self.changed = true;
         }
     }

@@ -172,11 +172,13 @@ impl<'a> Asker<'a> {
             };
             Some((hop, n.mac?))
         });
+        let mut replay = Replay::new(&picture.scene(&fib), Tick(0))?;
+        replay.shut_out(&picture.blacklist);
         Ok(Asker {
             picture,
             wishes,
             port,
-            replay: Replay::new(&picture.scene(&fib), Tick(0))?,
+            replay,
             neighbours: known.collect(),
             fib,
             readdressed: false,

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::conn::state::State;
+use crate::defense::blacklist::Blacklist;
 use crate::route::{Fib, NeighbourUpdate};
 use crate::service::Snapshot;
 use crate::types::{CoreId, Mac, PortId, Proto, ServerId};
@@ -20,6 +21,9 @@ pub enum Command {
     Snapshot(Arc<Snapshot>),
     /// Use these routes from now on; the old ones come back as [`Event::RetiredFib`].
     Fib(Arc<Fib>),
+    /// Shut these clients out from now on; the old list comes back as
+    /// [`Event::RetiredBlacklist`].
+    Blacklist(Arc<Blacklist>),
     /// A neighbour was learned, changed or lost.
     Neighbour(NeighbourUpdate),
     /// A port's addresses or MTU changed.
@@ -37,6 +41,8 @@ pub enum Event {
     RetiredSnapshot(Arc<Snapshot>),
     /// The worker no longer looks at these routes; control drops them.
     RetiredFib(Arc<Fib>),
+    /// The worker no longer looks at this blacklist; control drops it.
+    RetiredBlacklist(Arc<Blacklist>),
     /// Packets wait for the MAC address of `addr` behind `port`; ask the kernel and answer with
     /// [`Command::Neighbour`] to every worker.
     Resolve {

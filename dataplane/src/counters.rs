@@ -132,6 +132,12 @@ drop_reasons! {
     LipExhausted => "lip_exhausted",
     /// The connection table is full and nothing could be evicted.
     ConnTableFull => "conn_table_full",
+    /// The client is on the blacklist.
+    Blacklisted => "blacklisted",
+    /// The service's access list does not let the client in.
+    AccessDenied => "access_denied",
+    /// Taken by drop_packet: one in so many of the packets that would open a connection.
+    DropPacket => "drop_packet",
     /// No route to the next hop.
     NoRoute => "no_route",
     /// The next hop's MAC address was not found in time.
@@ -146,7 +152,8 @@ drop_reasons! {
     TooBig => "too_big",
     /// No buffer was left in the pool for a packet to be made or cut.
     NoBuffer => "no_buffer",
-    /// The ring to the kernel twin was full.
+    /// The ring to the kernel twin was full: its last quarter is for ARP, neighbour discovery
+    /// and routing.
     KernelFull => "kernel_full",
     /// Past the limit for what is passed to the kernel.
     KernelPoliced => "kernel_policed",
@@ -185,8 +192,20 @@ pub struct WorkerCounters {
     pub conns_opened: Cell,
     /// Connections that ran out, or whose server was gone (`expire_nodest_conn`).
     pub conns_expired: Cell,
-    /// Connections evicted because the table was full.
+    /// Connections evicted because the table was full: the four kinds below together.
     pub conns_evicted: Cell,
+    /// Of these, such whose handshake had not completed.
+    pub evicted_half_open: Cell,
+    /// Such that were over, or that one side had closed.
+    pub evicted_closing: Cell,
+    /// UDP flows.
+    pub evicted_udp: Cell,
+    /// Established connections.
+    pub evicted_established: Cell,
+    /// Connections forgotten because their clients were refused from then on.
+    pub conns_denied: Cell,
+    /// Connections forgotten by `drop_entry`.
+    pub conns_shed: Cell,
     /// Closing connections that gave way to a new one from the same client port.
     pub conns_reused: Cell,
     /// Connections ended because their server leaves, both sides told where there are words for it.
@@ -312,6 +331,12 @@ impl WorkerCounters {
             conns_opened: Cell::default(),
             conns_expired: Cell::default(),
             conns_evicted: Cell::default(),
+            evicted_half_open: Cell::default(),
+            evicted_closing: Cell::default(),
+            evicted_udp: Cell::default(),
+            evicted_established: Cell::default(),
+            conns_denied: Cell::default(),
+            conns_shed: Cell::default(),
             conns_reused: Cell::default(),
             conns_dismissed: Cell::default(),
             lip_early_reuse: Cell::default(),

@@ -27,10 +27,12 @@ use crate::types::{CoreId, Proto, Tick};
 use crate::worker::Worker;
 
 mod abort;
+mod admit;
 mod aside;
 mod carried;
 mod carried_parts;
 mod errands;
+mod evict;
 mod family;
 mod farewell;
 mod fragments;
@@ -45,6 +47,7 @@ mod quic;
 mod quoted;
 mod reset;
 mod room;
+mod weeding;
 
 use abort::make_abort;
 pub(crate) use errands::Notes;
@@ -624,8 +627,12 @@ impl<Q: PortQueue> Worker<Q> {
         if !self.punt.admit(class, now) {
             return self.counters.dropped(DropReason::KernelPoliced);
         }
+        let out = &mut self.kernel.out;
+        if !class.is_urgent() && out.slots() <= out.buffer().capacity() / 4 {
+            return self.counters.dropped(DropReason::KernelFull);
+        }
         let port = self.lanes[lane].port.id;
-        match self.kernel.out.push(KernelFrame { port, frame }) {
+        match out.push(KernelFrame { port, frame }) {
             Ok(()) => self.counters.to_kernel.add(1),
             Err(_) => self.counters.dropped(DropReason::KernelFull),
         }

@@ -15,6 +15,7 @@ use crate::command::{Command, Event};
 use crate::conn::state::{Direction, State};
 use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::WorkerCounters;
+use crate::defense::blacklist::Blacklist;
 use crate::forward::ForwardMode;
 use crate::io::sim::{SimFrame, SimPool, SimPort, SimQueue, Spread};
 use crate::io::{Frame, RxChecksum};
@@ -225,6 +226,11 @@ impl Replay {
     /// Tells every worker of a neighbour; what waited for it leaves.
     pub fn learn(&mut self, neighbour: NeighbourUpdate) {
         self.tell(|| Command::Neighbour(neighbour));
+    }
+
+    /// Gives every worker another blacklist.
+    pub fn shut_out(&mut self, blacklist: &Arc<Blacklist>) {
+        self.tell(|| Command::Blacklist(Arc::clone(blacklist)));
     }
 
     /// Gives every worker other services.

@@ -17,6 +17,7 @@ use crate::conn::state::Standing;
 use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
+use crate::defense::pressure::Defense;
 use crate::frag;
 use crate::io::{BURST, Burst, Frame, FramePool, PortQueue};
 use crate::lip::LocalPorts;
@@ -179,8 +180,11 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) parking: Parking<Q::Frame>,
     /// What tunnels' ways are known to take.
     pub(crate) path_mtus: PathMtus,
+    pub(crate) defense: Defense,
     pub(crate) punt: crate::pipeline::PuntPolicers,
     pub(crate) answers: Policer,
+    /// Of these, such that say which size fits.
+    pub(crate) sizes_told: Policer,
     /// How long a redirect lasts: longer than any connection without packets.
     pub(crate) redirect_ticks: u32,
     /// Identifications for datagrams of the director's own.
@@ -257,8 +261,10 @@ impl<Q: PortQueue> Worker<Q> {
             secure_tcp: false,
             parking: Parking::default(),
             path_mtus: PathMtus::new(secret[3]),
+            defense: Defense::new(setup.now),
             punt: crate::pipeline::PuntPolicers::new(setup.now),
             answers: Policer::new(ANSWERS_A_SECOND, setup.now),
+            sizes_told: Policer::new(ANSWERS_A_SECOND, setup.now),
             redirect_ticks: 0,
             ids,
             fragments: frag::Store::new(DATAGRAMS, frag::FRAGMENTS_HELD as u16, secret[2]),
@@ -278,7 +284,12 @@ impl<Q: PortQueue> Worker<Q> {
     /// do and the core may rest.
     pub fn poll_once(&mut self, now: Tick) -> usize {
         let mut work = self.take_commands(now);
-        self.secure_tcp = self.snapshot.rules.secure(self.sides.are_short());
+        let rules = &self.snapshot.rules;
+        let short = self.sides.are_short(rules, self.steer.workers());
+        self.secure_tcp = rules.secure(short);
+        if self.defense.is_due(now) {
+            work += self.defend(now);
+        }
         work += self.take_handoffs(now);
         work += self.take_errands(now);
         work += self.take_from_kernel();
@@ -502,12 +513,17 @@ impl<Q: PortQueue> Worker<Q> {
             taken += 1;
             match command {
                 Command::Snapshot(snapshot) => {
+                    self.defense.look_soon(now);
                     let old = self.use_snapshot(snapshot);
                     self.tell(Event::RetiredSnapshot(old));
                 }
                 Command::Fib(fib) => {
                     let old = std::mem::replace(&mut self.fib, fib);
                     self.tell(Event::RetiredFib(old));
+                }
+                Command::Blacklist(blacklist) => {
+                    let old = self.defense.use_blacklist(blacklist);
+                    self.tell(Event::RetiredBlacklist(old));
                 }
                 Command::Neighbour(update) => self.update_neighbour(update),
                 Command::Port(update) => self.update_port(update),
@@ -548,6 +564,9 @@ impl<Q: PortQueue> Worker<Q> {
         self.loads.watch(servers, watched);
         self.note_standings(&snapshot, servers);
         self.farewells.follow(&snapshot, servers);
+        if closes_more(&self.snapshot, &snapshot) {
+            self.defense.weed();
+        }
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -631,6 +650,16 @@ impl<Q: PortQueue> Worker<Q> {
         self.note_held();
         self.stopped = true;
     }
+}
+
+/// Whether a service has another access list that standing connections are measured by.
+fn closes_more(old: &Snapshot, new: &Snapshot) -> bool {
+    new.services().any(|service| {
+        let access = service.policy.access.as_deref();
+        let before = old.service(service.id);
+        let before = before.and_then(|service| service.policy.access.as_deref());
+        access.is_some_and(|access| access.closes && before != Some(access))
+    })
 }
 
 /// In a page's cursor: the IPv4 connections are through.

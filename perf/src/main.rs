@@ -2,6 +2,7 @@
 //!
 //! One subcommand a question; each prints a table for people, or JSON with `--json`.
 
+mod access;
 mod alloc;
 mod clock;
 mod connections;
@@ -39,6 +40,8 @@ enum What {
     Pipeline(pipeline::Args),
     /// Complete TCP lifecycles a second, until the table is steady.
     Connections(connections::Args),
+    /// Access lists: time to compile, bytes a network, ns a question.
+    Access(access::Args),
     /// Bytes a connection, all told.
     Memory(memory::Args),
     /// Weir over memif or veth, beside dpdk-testpmd macswap on the same link, in turn.
@@ -69,6 +72,7 @@ fn main() -> anyhow::Result<()> {
     match cli.what {
         What::Pipeline(args) => pipeline::run(&args, cli.json),
         What::Connections(args) => connections::run(&args, cli.json),
+        What::Access(args) => access::run(&args, cli.json),
         What::Memory(args) => memory::run(&args, cli.json),
         #[cfg(feature = "dpdk")]
         What::Link(args) => link::run(&args, cli.json),

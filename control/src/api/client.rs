@@ -70,6 +70,14 @@ pub(crate) fn post_bytes<T: DeserializeOwned>(
     call(socket, Method::POST, target, body.into())
 }
 
+/// `DELETE`s what `target` names and returns the document that answers.
+///
+/// # Errors
+/// See [`ClientError`].
+pub(crate) fn delete<T: DeserializeOwned>(socket: &Path, target: &str) -> Result<T, ClientError> {
+    call(socket, Method::DELETE, target, Bytes::new())
+}
+
 fn call<T: DeserializeOwned>(
     socket: &Path,
     method: Method,

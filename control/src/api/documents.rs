@@ -173,6 +173,30 @@ pub(crate) struct Draining {
     pub(crate) safe: bool,
 }
 
+/// The blacklist, or the entries of it that a request was about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Blacklisted {
+    /// By network.
+    pub(crate) entries: Vec<BlacklistEntry>,
+    /// How many there are in all.
+    pub(crate) all: usize,
+    /// Bytes that the compiled list takes, for all workers together.
+    pub(crate) bytes: usize,
+}
+
+/// A network that is shut out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BlacklistEntry {
+    /// `192.0.2.0/24`.
+    pub(crate) prefix: String,
+    /// The service that it is shut out of; of all without.
+    pub(crate) service: Option<String>,
+    /// Seconds since it was added.
+    pub(crate) age_seconds: u64,
+    /// Seconds until it goes by itself; stays without.
+    pub(crate) expires_in_seconds: Option<u64>,
+}
+
 /// Whether a real server may take new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

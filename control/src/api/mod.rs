@@ -12,6 +12,9 @@
 //! | `GET /v1/counters` | [`documents::Counters`] |
 //! | `POST /v1/reload` | [`documents::Reloaded`] |
 //! | `POST /v1/drain?service=&server=&undo=&reset_after=` | [`documents::Draining`] |
+//! | `GET /v1/blacklist` | [`documents::Blacklisted`]: all of it |
+//! | `POST /v1/blacklist?prefix=&service=&milliseconds=` | the same: the entry that was added |
+//! | `DELETE /v1/blacklist?prefix=&service=` | the same: the entry that was removed |
 //! | `POST /v1/explain?port=&keep_macs=&frames=`, a capture | [`Explained`](crate::explain::document::Explained) |
 //!
 //! A refusal is `{"error": "one clear sentence"}` ([`documents::Refusal`]): 400 for a request
@@ -20,7 +23,9 @@
 #![forbid(unsafe_code)]
 
 use tokio::sync::oneshot;
+use weir_dataplane::defense::access::Prefix;
 
+mod blacklist;
 pub(crate) mod client;
 pub(crate) mod documents;
 mod explain;
@@ -50,6 +55,11 @@ pub(crate) enum Request {
     Drain(
         DrainRequest,
         oneshot::Sender<Result<documents::Draining, Problem>>,
+    ),
+    /// Show the blacklist, or change it.
+    Blacklist(
+        BlacklistRequest,
+        oneshot::Sender<Result<documents::Blacklisted, Problem>>,
     ),
     /// Read the configuration file again.
     Reload(oneshot::Sender<Result<documents::Reloaded, Problem>>),
@@ -92,6 +102,29 @@ fn seconds<'de, D: serde::Deserializer<'de>>(
 ) -> Result<Option<std::time::Duration>, D::Error> {
     let seconds: u32 = serde::Deserialize::deserialize(from)?;
     Ok(Some(std::time::Duration::from_secs(seconds.into())))
+}
+
+/// What is asked of the blacklist. A service is named; without, all are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BlacklistRequest {
+    /// All entries.
+    List,
+    /// A new entry, or another end for one.
+    Add {
+        /// Who is shut out.
+        prefix: Prefix,
+        /// Of which service.
+        service: Option<String>,
+        /// For how long.
+        lasts: Option<std::time::Duration>,
+    },
+    /// An entry less.
+    Remove {
+        /// Who was shut out.
+        prefix: Prefix,
+        /// Of which service.
+        service: Option<String>,
+    },
 }
 
 /// Which connections a listing wants, and how many at most.

@@ -5,7 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -14,7 +14,7 @@ use weir_dataplane::conn::state::State as ConnState;
 
 use super::documents::Refusal;
 use super::explain::explain;
-use super::{ConnectionFilter, DrainRequest, Problem, Request};
+use super::{ConnectionFilter, DrainRequest, Problem, Request, blacklist};
 use crate::explain::MAX_BYTES;
 
 /// Requests that may wait for the control loop; more get 503 at once.
@@ -41,6 +41,9 @@ fn router(control: mpsc::Sender<Request>) -> Router {
         .route("/v1/counters", get(counters))
         .route("/v1/reload", post(reload))
         .route("/v1/drain", post(drain))
+        .route("/v1/blacklist", get(blacklist::list))
+        .route("/v1/blacklist", post(blacklist::add))
+        .route("/v1/blacklist", delete(blacklist::remove))
         .route(
             "/v1/explain",
             post(explain).layer(DefaultBodyLimit::max(MAX_BYTES)),

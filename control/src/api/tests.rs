@@ -108,6 +108,9 @@ async fn answer_until_end(mut requests: mpsc::Receiver<Request>) {
             Request::Drain(wanted, back) => back
                 .send(Err(Problem::Refused(format!("{wanted:?}"))))
                 .unwrap(),
+            Request::Blacklist(wanted, back) => back
+                .send(Err(Problem::Refused(format!("{wanted:?}"))))
+                .unwrap(),
             Request::Picture(back) => {
                 let picture = explain::tests::picture(explain::tests::LAB);
                 back.send(picture).unwrap();

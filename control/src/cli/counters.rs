@@ -9,6 +9,7 @@ use super::number::grouped;
 use super::table::{Align, Table};
 use crate::api::client;
 use crate::api::documents::{Balance, Counter, Counters};
+use crate::control::counters::reference;
 
 /// Shows every counter and drop reason, and whether the books balance
 ///
@@ -21,11 +22,17 @@ pub(super) struct Options {
     /// Show counters that are zero as well
     #[arg(long)]
     all: bool,
+    /// Print what each counter and drop reason counts, as a page of documents, and ask nobody
+    #[arg(long, conflicts_with_all = ["all", "json"])]
+    reference: bool,
     #[command(flatten)]
     output: Output,
 }
 
 pub(super) fn run(options: &Options, socket: &Path) -> anyhow::Result<String> {
+    if options.reference {
+        return Ok(reference());
+    }
     let counters = client::get::<Counters>(socket, "/v1/counters")?;
     options.output.text(&counters, |c| human(c, options.all))
 }

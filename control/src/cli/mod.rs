@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::api::DEFAULT_SOCKET;
 
+mod blacklist;
 mod check;
 mod conns;
 mod counters;
@@ -53,6 +54,7 @@ enum Command {
     Check(check::Options),
     Reload(reload::Options),
     Drain(drain::Options),
+    Blacklist(blacklist::Options),
     Status(status::Options),
     Services(services::Options),
     Conns(conns::Options),
@@ -91,6 +93,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(options) => run::run(&options, &socket),
         Command::Check(options) => check::run(&options),
         Command::Reload(options) => reload::run(&options, &socket),
+        Command::Blacklist(options) => blacklist::run(&options, &socket),
         Command::Drain(options) => drain::run(&options, &socket),
         Command::Status(options) => status::run(&options, &socket),
         Command::Services(options) => services::run(&options, &socket),

@@ -43,6 +43,8 @@ pub(super) const SCHEDULER: SchedulerKind = SchedulerKind::wrr;
 pub(super) const FORWARD: ForwardMode = ForwardMode::fullnat;
 /// 64 million local ports for each server: more is a typing mistake in a range.
 pub(super) const MAX_LOCAL_ADDRESSES: usize = 1024;
+/// Networks of a service's access list, files included: 0.5 GB compiled, at worst.
+pub(super) const MAX_NETWORKS: usize = 16_000_000;
 /// VXLAN's own (RFC 7348 section 8).
 pub(super) const VXLAN_PORT: u16 = 4789;
 /// 24 bits (RFC 7348 section 5).

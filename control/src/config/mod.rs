@@ -40,6 +40,7 @@ use toml::de::DeTable;
 
 pub(crate) use report::Report;
 pub(crate) use restart::restart_needed;
+pub(crate) use scalars::duration;
 pub(crate) use surprises::surprises;
 pub(crate) use types::{
     Config, Cores, Idle, LogFormat, Port, RealServer, Removal, RxChecksum, Service, Turnover,
@@ -54,8 +55,10 @@ const TABLES: &[Key] = &[
     Key::new("port", "[[port]]"),
     Key::new("service", "[[service]]"),
     Key::new("mark", "[[mark]]"),
+    Key::new("access_list", "[[access_list]]"),
     Key::new("timeouts", "{ established = \"900s\" }"),
     Key::new("ipvs", "{ secure_tcp = 1 }"),
+    Key::new("defense", "{ eviction = \"closing-first\" }"),
     Key::new("addresses", "{ vips = \"managed\" }"),
     Key::new("log", "{ level = \"info\" }"),
 ];
@@ -127,7 +130,7 @@ pub(crate) fn parse(name: &str, text: &str, machine: &Machine) -> Result<Config,
     let marks = marks::marks(p, &top);
     let mut services = services::services(p, &top);
     marks::settle_families(p, &mut services, &marks);
-    let draft = draft::Draft {
+    let mut draft = draft::Draft {
         workers: machine::workers(p, &top, machine),
         ports: machine::ports(p, &top),
         services,
@@ -137,6 +140,7 @@ pub(crate) fn parse(name: &str, text: &str, machine: &Machine) -> Result<Config,
         addresses: machine::addresses(p, &top),
         log: machine::log(p, &top),
     };
+    policy::access::resolve(p, &top, &mut draft.services);
     check::check(p, &draft);
     if problems.is_empty() {
         Ok(draft.finish())

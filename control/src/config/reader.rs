@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -81,6 +82,14 @@ impl<'t> Problems<'t> {
             newlines: text.match_indices('\n').map(|(at, _)| at).collect(),
             broken: HashSet::new(),
             found: Vec::new(),
+        }
+    }
+
+    /// A path that the file names: from the file's directory on.
+    pub(super) fn beside(&self, path: &Path) -> PathBuf {
+        match Path::new(self.file).parent() {
+            Some(directory) => directory.join(path),
+            None => path.to_owned(),
         }
     }
 

@@ -56,7 +56,7 @@ pub(super) fn show_size(bytes: u64) -> String {
 }
 
 /// A time: "900s".
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let ms_of = |unit| match unit {
         "ms" => Some(1),
         "s" => Some(1000),

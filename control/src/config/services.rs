@@ -37,6 +37,7 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("local_addresses", "[\"10.1.0.100-10.1.0.103\"]"),
     Key::new("port", "\"wan0\""),
     Key::new("client_address", "\"none\""),
+    Key::new("access", "{ allow = [\"10.0.0.0/8\"] }"),
     Key::new("timeouts", "{ established = \"90s\" }"),
     Key::new("slow_start", "\"none\""),
     Key::new("removal", "\"keep\""),

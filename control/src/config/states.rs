@@ -1,10 +1,12 @@
-//! How long connections last and when they open: `[timeouts]`, a service's own `timeouts`, and
-//! `[ipvs]`, which has LVS's sysctls under LVS's names.
+//! How long connections last, when they open and when they give way: `[timeouts]`, a service's
+//! own `timeouts`, `[ipvs]`, which has LVS's sysctls under LVS's names, and `[defense]`.
 #![forbid(unsafe_code)]
 
 use weir_dataplane::Tick;
+use weir_dataplane::conn::Eviction;
 use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 
+use super::defaults::MAX_CONNECTIONS_RANGE;
 use super::reader::{Key, Problems, Section};
 use super::scalars;
 
@@ -53,7 +55,12 @@ pub(super) const IPVS: &[Key] = &[
     Key::new("conn_reuse_mode", "1"),
     Key::new("expire_nodest_conn", "false"),
     Key::new("pmtu_disc", "true"),
+    Key::new("drop_entry", "0"),
+    Key::new("drop_packet", "0"),
+    Key::new("am_droprate", "10"),
+    Key::new("amemthresh", "100_000"),
 ];
+pub(super) const DEFENSE: &[Key] = &[Key::new("eviction", "\"closing-first\"")];
 
 /// `[timeouts]`.
 pub(super) fn timeouts(p: &mut Problems<'_>, top: &Section<'_>) -> Timeouts {
@@ -73,7 +80,7 @@ pub(super) fn changes(p: &mut Problems<'_>, of: &Section<'_>) -> TimeoutChanges 
     changes
 }
 
-/// `[ipvs]`.
+/// `[ipvs]` and `[defense]`.
 pub(super) fn rules(p: &mut Problems<'_>, top: &Section<'_>) -> Rules {
     let section = top.table(p, "ipvs", IPVS);
     let default = Rules::default();
@@ -86,12 +93,38 @@ pub(super) fn rules(p: &mut Problems<'_>, top: &Section<'_>) -> Rules {
         let mode = section.integer(p, key, 0..=3, "");
         mode.map_or(default, |m| m.value as u8) // at most 3, checked
     };
+    let (secure_tcp, conn_reuse_mode, drop_entry, drop_packet) = (
+        mode("secure_tcp", default.secure_tcp),
+        mode("conn_reuse_mode", default.conn_reuse_mode),
+        mode("drop_entry", default.drop_entry),
+        mode("drop_packet", default.drop_packet),
+    );
+    let mut number = |key, range, unit, default| {
+        let number = section.integer(p, key, range, unit);
+        number.map_or(default, |n| n.value)
+    };
+    let am_droprate = number(
+        "am_droprate",
+        1..=1_000_000,
+        " packets",
+        default.am_droprate,
+    );
+    let places = *MAX_CONNECTIONS_RANGE.end();
+    let amemthresh = number("amemthresh", 1..=places, " connections", default.amemthresh);
+    let evictions = Eviction::ALL.map(|eviction| (eviction.name(), eviction));
+    let defense = top.table(p, "defense", DEFENSE);
+    let eviction = defense.choice(p, "eviction", &evictions, &[]);
     Rules {
         sloppy_tcp,
         sloppy_sctp,
-        secure_tcp: mode("secure_tcp", default.secure_tcp),
-        conn_reuse_mode: mode("conn_reuse_mode", default.conn_reuse_mode),
+        secure_tcp,
+        conn_reuse_mode,
         expire_nodest_conn,
         pmtu_disc,
+        drop_entry,
+        drop_packet,
+        am_droprate,
+        amemthresh,
+        eviction: eviction.map_or(default.eviction, |e| e.value),
     }
 }

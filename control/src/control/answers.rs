@@ -1,6 +1,8 @@
 //! What the API is answered.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use weir_dataplane::replay::ScenePort;
 
 use super::{Control, counters};
@@ -21,6 +23,7 @@ impl Control {
             }
             Request::Connections(filter, back) => self.listings.ask(filter, back),
             Request::Reload(back) => self.reload_asked(Some(back)),
+            Request::Blacklist(wanted, back) => self.blacklist_asked(wanted, back),
             Request::Drain(what, back) => drop(back.send(self.drain(&what))),
             Request::Picture(back) => drop(back.send(self.picture())),
         }
@@ -57,6 +60,7 @@ impl Control {
             routes: self.routes.clone(),
             neighbours: self.neighbours.known().collect(),
             all_answer: false,
+            blacklist: Arc::clone(&self.blacklist.compiled),
             live: self.links.iter().map(|link| link.cells()).collect(),
         }
     }

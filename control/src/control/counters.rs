@@ -26,6 +26,12 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         conns_opened,
         conns_expired,
         conns_evicted,
+        evicted_half_open,
+        evicted_closing,
+        evicted_udp,
+        evicted_established,
+        conns_denied,
+        conns_shed,
         conns_reused,
         conns_dismissed,
         lip_early_reuse,
@@ -86,6 +92,32 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "conns_evicted",
             "Connections evicted because the table was full.",
             conns_evicted,
+        ),
+        (
+            "evicted_half_open",
+            "Of these, such whose handshake had not completed.",
+            evicted_half_open,
+        ),
+        (
+            "evicted_closing",
+            "Of these, such that were over, or that one side had closed.",
+            evicted_closing,
+        ),
+        ("evicted_udp", "Of these, UDP flows.", evicted_udp),
+        (
+            "evicted_established",
+            "Of these, established connections.",
+            evicted_established,
+        ),
+        (
+            "conns_denied",
+            "Connections forgotten because their clients are refused now (blacklist, access).",
+            conns_denied,
+        ),
+        (
+            "conns_shed",
+            "Connections forgotten by drop_entry.",
+            conns_shed,
         ),
         (
             "conns_reused",
@@ -212,21 +244,14 @@ fn twin_counters(thread: &TwinThreadCounters) -> Vec<TwinCounters> {
         ..counter(name, help)
     };
     let twin = |twin: &net::TwinCounters| {
-        let frames = [
-            (
-                "to_kernel_frames",
-                "Frames that the kernel took.",
-                &twin.to_kernel_frames,
-            ),
-            ("to_kernel_bytes", "Their bytes.", &twin.to_kernel_bytes),
-            (
-                "from_kernel_frames",
-                "Frames of the kernel that went on to a worker.",
-                &twin.from_kernel_frames,
-            ),
-            ("from_kernel_bytes", "Their bytes.", &twin.from_kernel_bytes),
+        let cells = [
+            &twin.to_kernel_frames,
+            &twin.to_kernel_bytes,
+            &twin.from_kernel_frames,
+            &twin.from_kernel_bytes,
         ];
-        let frames = frames.map(|(name, help, cell)| one(name, help, cell.get()));
+        let frames = TWIN_FRAMES.iter().zip(cells);
+        let frames = frames.map(|((name, help), cell)| one(name, help, cell.get()));
         let drops =
             TwinDrop::ALL.map(|reason| one(reason.name(), drop_help(reason), twin.dropped(reason)));
         TwinCounters {
@@ -236,6 +261,23 @@ fn twin_counters(thread: &TwinThreadCounters) -> Vec<TwinCounters> {
     };
     thread.twins.iter().map(twin).collect()
 }
+
+/// What a twin's frames are counted as.
+const TWIN_FRAMES: [(&str, &str); 4] = [
+    ("to_kernel_frames", "Frames that the kernel took."),
+    (
+        "to_kernel_bytes",
+        "Bytes of the frames that the kernel took.",
+    ),
+    (
+        "from_kernel_frames",
+        "Frames of the kernel that went on to a worker.",
+    ),
+    (
+        "from_kernel_bytes",
+        "Bytes of the frames that went on to a worker.",
+    ),
+];
 
 fn drop_help(reason: TwinDrop) -> &'static str {
     match reason {
@@ -261,5 +303,8 @@ fn balance(totals: &Totals) -> Balance {
     }
 }
 
+mod reference;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use reference::reference;

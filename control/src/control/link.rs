@@ -8,13 +8,14 @@ use rtrb::{Consumer, Producer};
 use weir_dataplane::CoreId;
 use weir_dataplane::command::{Command, ConnPage, Event, PortUpdate};
 use weir_dataplane::counters::WorkerCounters;
+use weir_dataplane::defense::blacklist::Blacklist;
 use weir_dataplane::route::{Fib, NeighbourUpdate};
 use weir_dataplane::service::Snapshot;
 
 /// Control's end of one worker.
 ///
 /// What the command ring has no room for waits here, newest of a kind only: one snapshot, one
-/// FIB, one update a port and a neighbour. So what waits is bounded, however long a worker takes.
+/// FIB, one blacklist, one update a port and a neighbour. So what waits is bounded, however long a worker takes.
 #[derive(Debug)]
 pub(crate) struct WorkerLink {
     core: CoreId,
@@ -23,6 +24,9 @@ pub(crate) struct WorkerLink {
     counters: Arc<WorkerCounters>,
     snapshot: Option<Arc<Snapshot>>,
     fib: Option<Arc<Fib>>,
+    blacklist: Option<Arc<Blacklist>>,
+    /// Blacklists given to the worker for which none came back yet.
+    blacklists: usize,
     ports: BTreeMap<u8, PortUpdate>,
     neighbours: BTreeMap<u16, NeighbourUpdate>,
     page: Option<Box<ConnPage>>,
@@ -48,6 +52,8 @@ impl WorkerLink {
             counters,
             snapshot: None,
             fib: None,
+            blacklist: None,
+            blacklists: 0,
             ports: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             page: None,
@@ -80,6 +86,7 @@ impl WorkerLink {
     pub(crate) fn is_behind(&self) -> bool {
         self.snapshot.is_some()
             || self.fib.is_some()
+            || self.blacklist.is_some()
             || self.page.is_some()
             || self.stop
             || !self.ports.is_empty()
@@ -99,6 +106,17 @@ impl WorkerLink {
     pub(crate) fn post_fib(&mut self, fib: Arc<Fib>) {
         self.fib = Some(fib);
         self.flush();
+    }
+
+    /// Gives the worker another blacklist.
+    pub(crate) fn post_blacklist(&mut self, blacklist: Arc<Blacklist>) {
+        self.blacklist = Some(blacklist);
+        self.flush();
+    }
+
+    /// Whether the worker uses the last blacklist that it was given.
+    pub(crate) fn holds_blacklist(&self) -> bool {
+        self.blacklist.is_none() && self.blacklists == 0
     }
 
     /// Tells the worker of a neighbour.
@@ -137,6 +155,7 @@ impl WorkerLink {
             if let Command::Snapshot(snapshot) = &command {
                 self.generations.push_back(snapshot.generation);
             }
+            self.blacklists += usize::from(matches!(command, Command::Blacklist(_)));
             let pushed = self.commands.push(command);
             debug_assert!(pushed.is_ok(), "control is the ring's only producer");
         }
@@ -148,6 +167,9 @@ impl WorkerLink {
         }
         if let Some(fib) = self.fib.take() {
             return Some(Command::Fib(fib));
+        }
+        if let Some(blacklist) = self.blacklist.take() {
+            return Some(Command::Blacklist(blacklist));
         }
         if let Some((_, update)) = self.ports.pop_first() {
             return Some(Command::Port(update));
@@ -171,6 +193,7 @@ impl WorkerLink {
                     debug_assert_eq!(first, Some(old.generation), "{:?}", self.core);
                 }
                 Event::RetiredFib(_) => {}
+                Event::RetiredBlacklist(_) => self.blacklists -= 1,
                 Event::Resolve { port, addr } => return Some(LinkEvent::Resolve { port, addr }),
                 Event::Conns(page) => return Some(LinkEvent::Conns(page)),
             }

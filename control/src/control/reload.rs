@@ -93,6 +93,7 @@ impl Control {
         self.services
             .follow(&self.model, Some(&changes), &self.links);
         self.turnovers.follow(&mut self.model, Instant::now());
+        self.blacklist.services_changed();
         if let Some(job) = &mut self.reload.job {
             job.changes = Some(changes);
         }

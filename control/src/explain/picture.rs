@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use weir_dataplane::counters::WorkerCounters;
+use weir_dataplane::defense::blacklist::Blacklist;
 use weir_dataplane::replay::{Scene, ScenePort};
 use weir_dataplane::route::{Fib, NeighbourUpdate, Route, RouteTarget};
 use weir_dataplane::service::Snapshot;
@@ -43,6 +44,8 @@ pub(crate) struct Picture {
     pub(crate) neighbours: Vec<NeighbourUpdate>,
     /// Every other neighbour answers, too.
     pub(crate) all_answer: bool,
+    /// Who is shut out.
+    pub(crate) blacklist: Arc<Blacklist>,
     /// What the running daemon's workers count; empty for a file.
     pub(crate) live: Vec<Arc<WorkerCounters>>,
 }
@@ -93,6 +96,7 @@ impl Picture {
             routes: routes_of(config),
             neighbours: Vec::new(),
             all_answer: true,
+            blacklist: Blacklist::empty(),
             live: Vec::new(),
         })
     }

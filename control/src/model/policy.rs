@@ -15,7 +15,26 @@ pub(super) fn of_service(before: &Policy, after: &Policy) -> Vec<String> {
     if before.quic != after.quic {
         keys.push("quic".to_owned());
     }
+    if before.access != after.access {
+        let (before, after) = (access(before), access(after));
+        keys.push(match before == after {
+            true => format!("access ({after}, others)"),
+            false => format!("access {before} to {after}"),
+        });
+    }
     keys
+}
+
+/// An access list by its size.
+fn access(policy: &Policy) -> String {
+    match &policy.access {
+        None => "none".to_owned(),
+        Some(access) => {
+            let kib = access.denied.bytes().div_ceil(1024);
+            let closes = if access.closes { ", closing" } else { "" };
+            format!("{} networks in {kib} KiB{closes}", access.prefixes)
+        }
+    }
 }
 
 /// Of a real server.

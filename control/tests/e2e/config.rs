@@ -25,6 +25,7 @@ pub(crate) struct Config {
     services: String,
     /// With port lan0 alone.
     one_armed: bool,
+    max_connections: usize,
 }
 
 impl Config {
@@ -36,6 +37,7 @@ impl Config {
             servers: Vec::new(),
             services: String::new(),
             one_armed: false,
+            max_connections: 400_000,
         }
     }
 
@@ -48,6 +50,12 @@ impl Config {
     /// With one real server more, for both services.
     pub(crate) fn server(mut self, number: usize, weight: u16) -> Config {
         self.servers.push((number, weight));
+        self
+    }
+
+    /// With tables for so many connections, all workers together.
+    pub(crate) fn max_connections(mut self, max: usize) -> Config {
+        self.max_connections = max;
         self
     }
 
@@ -118,7 +126,7 @@ address = \"{server}\"
                 "fill",
             ),
         };
-        let workers = self.workers;
+        let (workers, max_connections) = (self.workers, self.max_connections);
         let [wan_more, lan_more] = if self.services.is_empty() {
             [String::new(), String::new()]
         } else {
@@ -129,7 +137,7 @@ address = \"{server}\"
             "[workers]
 count = {workers}
 memory = \"256MiB\"
-max_connections = 400_000
+max_connections = {max_connections}
 hugepages = false
 "
         );

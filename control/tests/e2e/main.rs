@@ -23,6 +23,7 @@ mod weir;
 
 mod books;
 mod datagrams;
+mod defense;
 mod failures;
 mod forwarding;
 mod inside;

@@ -20,4 +20,4 @@ mod wheel;
 
 pub use entry::{Conn, ConnId};
 pub use memory::Pages;
-pub use table::{ConnTable, Hit, Inserted, TableFull};
+pub use table::{Class, ConnTable, Eviction, Hit, Inserted, TableFull};

@@ -13,11 +13,13 @@ use crate::cpu::prefetch;
 use crate::packet::{Key, Key4};
 use crate::types::{CoreId, Tick};
 
+mod victim;
+
+pub use victim::{Class, Eviction};
+
 const NIL: u32 = u32::MAX;
 /// Wheel records for each entry: the valid one, and a stale one while a connection closes.
 const RECORDS_PER_ENTRY: usize = 2;
-/// Entries that [`ConnTable::victim`] looks at: bounds the cost of an opening in a full table.
-const VICTIM_SCAN: u32 = 64;
 
 /// A connection and the direction whose key was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +73,7 @@ pub struct ConnTable<K: Key = Key4> {
     redirects: u32,
     /// And how many only keep their outbound key ([`ConnTable::let_go`]).
     resting: u32,
-    hand: u32,
+    hands: victim::Hands,
 }
 
 impl<K: Key> std::fmt::Debug for ConnTable<K> {
@@ -99,7 +101,7 @@ impl<K: Key> ConnTable<K> {
             live: 0,
             redirects: 0,
             resting: 0,
-            hand: 0,
+            hands: victim::Hands::default(),
         })
     }
 
@@ -127,13 +129,11 @@ impl<K: Key> ConnTable<K> {
         self.redirects
     }
 
-    /// Whether fewer than an eighth of the entries are free: time for what an operator wants
-    /// done then (`secure_tcp` 1 and 2).
+    /// Entries that are free.
     #[inline]
     #[must_use]
-    pub fn is_short(&self) -> bool {
-        let all = self.capacity();
-        self.live > all - all / 8
+    pub fn free(&self) -> u32 {
+        self.capacity() - self.live
     }
 
     /// Connections that fit.
@@ -271,7 +271,11 @@ impl<K: Key> ConnTable<K> {
         } else {
             self.entries[at as usize].wheel_slot
         };
-        let serves = left != NO_SLOT && self.wheel.fires_at(left).reached(conn.deadline);
+        // So does a later one where records are scarce: then the connection may stay longer. A
+        // flood that evicts would fill the wheel with records of those it evicted otherwise.
+        let scarce = self.wheel.spare() <= self.free() as usize;
+        let serves =
+            left != NO_SLOT && (scarce || self.wheel.fires_at(left).reached(conn.deadline));
         conn.wheel_slot = if serves {
             left
         } else if let Some(slot) = self.wheel.file(at, conn.deadline) {
@@ -421,39 +425,6 @@ impl<K: Key> ConnTable<K> {
             }
         }
         looked
-    }
-
-    /// Someone to evict from a full table: of the next few entries the oldest half-open one,
-    /// else the closing one, else the UDP flow that runs out first. Never an established
-    /// connection: then the new one is refused.
-    #[must_use]
-    pub fn victim(&mut self, now: Tick) -> Option<ConnId> {
-        let mut best: Option<((u8, u32), u32)> = None;
-        let entries = self.entries.len() as u32;
-        for _ in 0..VICTIM_SCAN.min(entries) {
-            let at = self.hand;
-            self.hand = if at + 1 < entries { at + 1 } else { 0 };
-            let c = &self.entries[at as usize];
-            let class = match c.state() {
-                _ if !c.is_live() => continue,
-                _ if c.redirected_to().is_some() => continue,
-                s if s.is_half_open() => 0,
-                s if s.is_closing() => 1,
-                State::Udp => 2,
-                _ => continue,
-            };
-            let order = match class {
-                0 => u32::MAX - now.since(c.created),
-                _ => c.deadline.since(now),
-            };
-            if best.is_none_or(|(known, _)| (class, order) < known) {
-                best = Some(((class, order), at));
-            }
-        }
-        let (_, at) = best?;
-        // Go on behind the victim: of equals the one that was not looked at for longest is next.
-        self.hand = if at + 1 < entries { at + 1 } else { 0 };
-        Some(ConnId(at))
     }
 
     /// Live connections among the `scan` entries from `cursor` on, and where to go on; `None`

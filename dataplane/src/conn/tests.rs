@@ -167,6 +167,11 @@ fn entry_index_and_timers_take_less_than_96_bytes_each() {
     assert!(t.bytes() < 96_000_000, "{}", t.bytes());
 }
 
+/// How long a connection with a timeout of 640 ticks was silent.
+fn silent(now: Tick) -> impl Fn(&Conn<Key4>) -> u32 {
+    move |conn| 640 - conn.deadline().since(now)
+}
+
 #[test]
 fn the_full_table_gives_up_the_oldest_half_open_first_and_never_an_established_one() {
     let mut t = table(3);
@@ -176,31 +181,74 @@ fn the_full_table_gives_up_the_oldest_half_open_first_and_never_an_established_o
     t.touch(ids[0], State::Established, 640, Tick(103));
     t.touch(ids[1], State::SynRecv, 640, Tick(103));
     t.touch(ids[2], State::SynRecv, 640, Tick(103));
-    assert_eq!(t.victim(Tick(105)), Some(ids[1]));
+    let now = Tick(105);
+    let victim = |t: &mut ConnTable| t.victim(Eviction::NeverEstablished, now, silent(now));
+    assert_eq!(victim(&mut t), Some(ids[1]));
     t.touch(ids[1], State::TimeWait, 640, Tick(104));
-    assert_eq!(t.victim(Tick(105)), Some(ids[2]));
+    assert_eq!(victim(&mut t), Some(ids[2]));
     t.touch(ids[2], State::Established, 640, Tick(104));
-    assert_eq!(t.victim(Tick(105)), Some(ids[1]));
+    assert_eq!(victim(&mut t), Some(ids[1]));
     t.touch(ids[1], State::Established, 640, Tick(104));
-    assert_eq!(t.victim(Tick(105)), None);
+    assert_eq!(victim(&mut t), None);
 }
 
-/// A flood of evictions leaves its timer records behind; they must not fill the wheel.
+/// Kind after kind, and of each kind the one that was silent for longest; or silence alone.
+#[test]
+fn who_gives_way_first() {
+    use State::{CloseWait, Established, SynRecv, TimeWait, Udp};
+    // In this order by `closing-first`; the number is when the last packet came.
+    let order = [
+        (SynRecv, 109),
+        (TimeWait, 104),
+        (TimeWait, 108),
+        (Udp, 105),
+        (CloseWait, 107),
+        (Established, 103),
+        (Established, 106),
+    ];
+    let evicted = |eviction| {
+        let mut t = table(order.len() as u32);
+        let now = Tick(110);
+        // Not in that order in the table.
+        for n in [3, 0, 6, 4, 1, 5, 2] {
+            let id = t.insert(&new(n * 3 + 1), 640, Tick(100)).unwrap().0;
+            let (state, at) = order[n as usize];
+            t.touch(id, state, 640, Tick(at));
+        }
+        let mut gone = Vec::new();
+        while let Some(id) = t.victim(eviction, now, silent(now)) {
+            let conn = t.remove(id).unwrap();
+            gone.push((conn.state(), 110 - silent(now)(&conn)));
+        }
+        gone
+    };
+    assert_eq!(evicted(Eviction::ClosingFirst), order);
+    assert_eq!(evicted(Eviction::NeverEstablished), order[..5]);
+    let mut by_silence = order[1..].to_vec();
+    by_silence.sort_by_key(|(_, at)| *at);
+    assert_eq!(evicted(Eviction::IdleFirst)[1..], by_silence);
+}
+
+/// A flood of evictions leaves its timer records behind; they must not fill the wheel, though
+/// each half-open connection has one for its first two seconds and one for the next minute.
 #[test]
 fn evicting_for_ever_never_runs_out_of_timer_records() {
-    let mut t = table(64);
-    let mut now = Tick(100);
-    for n in 0..20_000u32 {
-        now = now.after(u32::from(n % 50 == 0));
-        if t.insert(&new(n), 3840, now).is_err() {
-            let victim = t.victim(now).expect("half-open ones");
-            t.remove(victim);
-            t.insert(&new(n), 3840, now)
-                .expect("room after an eviction");
+    for a_tick in [1, 5, 50] {
+        let mut t = table(64);
+        let mut now = Tick(100);
+        for n in 0..20_000u32 {
+            now = now.after(u32::from(n % a_tick == 0));
+            let inserted = t.insert(&new(n), 128, now).or_else(|full| {
+                let victim = t.victim(Eviction::default(), now, |_| 0);
+                t.remove(victim.ok_or(full)?);
+                t.insert(&new(n), 128, now)
+            });
+            let id = inserted.expect("room after an eviction").0;
+            t.touch(id, State::SynRecv, 3840, now);
+            t.expire(now, 64, |_| {}, |_| {});
         }
-        t.expire(now, 64, |_| {}, |_| {});
+        assert_eq!(t.len(), 64);
     }
-    assert_eq!(t.len(), 64);
 }
 
 #[derive(Debug, Clone)]

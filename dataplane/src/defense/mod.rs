@@ -1,5 +1,18 @@
-//! What keeps a flood from becoming work for others: rate limits of one worker.
+//! What keeps a flood from becoming work for others.
+//!
+//! ```text
+//! access.rs      whom a service takes: allow and deny lists       prefix_set.rs  how they are asked
+//! blacklist.rs   who is shut out for a while
+//! pressure.rs    memory is short: LVS's drop_packet and drop_entry
+//! ```
+//! The gate where all of it is asked is `pipeline/admit.rs`; what it means for connections that
+//! stand is in `pipeline/weeding.rs`. Here is the limit of a rate that everything else uses.
 #![forbid(unsafe_code)]
+
+pub mod access;
+pub mod blacklist;
+pub mod prefix_set;
+pub(crate) mod pressure;
 
 use crate::types::Tick;
 

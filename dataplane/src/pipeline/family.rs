@@ -1,7 +1,7 @@
 //! What differs between IPv4 and IPv6 on a packet's way: the pipeline is compiled for each.
 #![forbid(unsafe_code)]
 
-use crate::conn::state::Direction;
+use crate::conn::state::{Direction, Rules};
 use crate::conn::{Conn, ConnTable};
 use crate::forward::{Part, fullnat};
 use crate::lip::LocalPorts;
@@ -22,8 +22,25 @@ pub(crate) struct Sides {
 
 impl Sides {
     /// Whether either table is nearly full.
-    pub(crate) fn are_short(&self) -> bool {
-        self.v4.conns.is_short() || self.v6.conns.is_short()
+    #[inline]
+    pub(crate) fn are_short(&self, rules: &Rules, workers: u8) -> bool {
+        let short = |capacity, free| free < rules.enough_free(capacity, workers);
+        let (v4, v6) = (&self.v4.conns, &self.v6.conns);
+        short(v4.capacity(), v4.free()) || short(v6.capacity(), v6.free())
+    }
+
+    /// The entries of both tables; then, of the one that is nearer to being full, how many are
+    /// free and how many would be enough.
+    pub(crate) fn memory(&self, rules: &Rules, workers: u8) -> (u32, u32, u32) {
+        let of = |capacity, free| (free, rules.enough_free(capacity, workers));
+        let (v4, v6) = (&self.v4.conns, &self.v6.conns);
+        let sides = [of(v4.capacity(), v4.free()), of(v6.capacity(), v6.free())];
+        let lacking = |(free, enough): &(u32, u32)| i64::from(*enough) - i64::from(*free);
+        let (free, enough) = match lacking(&sides[0]) >= lacking(&sides[1]) {
+            true => sides[0],
+            false => sides[1],
+        };
+        (v4.capacity() + v6.capacity(), free, enough)
     }
 
     /// Connections standing.

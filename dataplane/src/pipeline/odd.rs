@@ -58,7 +58,12 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         self.counters.dropped(reason);
-        if self.answers.admit(now) && build_error(&mut frame, problem, from, &mut self.ids) {
+        // Apart: no flood at ports where nothing is keeps clients from learning the size that fits.
+        let limit = match problem {
+            Problem::TooBig { .. } => &mut self.sizes_told,
+            _ => &mut self.answers,
+        };
+        if limit.admit(now) && build_error(&mut frame, problem, from, &mut self.ids) {
             self.counters.generated.add(1);
             self.transmit(lane, frame);
         }

@@ -85,6 +85,9 @@ impl<Q: PortQueue> Worker<Q> {
         if from == to {
             return Err(DropReason::Land.into());
         }
+        if tries == 0 {
+            self.defense.admit(service, from.ip())?;
+        }
         let flags = one_packet::flags(service, k, first.whole);
         let by_cid = self.by_cid(service, first.frame, flow);
         for tries in tries..TRIES {
@@ -226,16 +229,6 @@ impl<Q: PortQueue> Worker<Q> {
             cells.inactive.add(1); // state NONE; the packet makes it active
         }
         Ok(id)
-    }
-
-    /// Evicts somebody from a full table.
-    pub(super) fn make_room<K: Family>(&mut self, now: Tick) -> Result<(), DropReason> {
-        let conns = &mut K::side_mut(&mut self.sides).conns;
-        let victim = conns.victim(now).ok_or(DropReason::ConnTableFull)?;
-        let stands = conns.get(victim).is_connection();
-        self.counters.conns_evicted.add(stands.into());
-        self.close::<K>(victim);
-        Ok(())
     }
 
     /// Forgets a connection before its time.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::quic::{Quic, QuicServerId};
+use crate::defense::access::Access;
 
 /// Of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Policy {
     pub one_packet: bool,
     /// Packets find their server by QUIC connection ID (UDP).
     pub quic: Option<Arc<Quic>>,
+    /// Whom it takes and whom it refuses; everybody without.
+    pub access: Option<Arc<Access>>,
 }
 
 /// Of a real server.

@@ -461,6 +461,8 @@ impl Director {
         let ended = self.sum(|c| {
             c.conns_expired.get()
                 + c.conns_evicted.get()
+                + c.conns_denied.get()
+                + c.conns_shed.get()
                 + c.conns_reused.get()
                 + c.lip_early_reuse.get()
         });

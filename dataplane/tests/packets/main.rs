@@ -3,6 +3,7 @@
 mod carriers;
 #[path = "../common/mod.rs"]
 mod common;
+mod defense;
 mod farewell;
 mod fragments;
 mod judged;
@@ -22,7 +23,8 @@ use std::sync::Arc;
 
 use common::*;
 use weir_dataplane::command::{Command, ConnPage, Event};
-use weir_dataplane::conn::state::State;
+use weir_dataplane::conn::Eviction;
+use weir_dataplane::conn::state::{Rules, State};
 use weir_dataplane::counters::DropReason;
 use weir_dataplane::io::RxChecksum;
 use weir_dataplane::packet::build::{Packet, checksums_right};
@@ -605,11 +607,18 @@ fn a_closing_connection_gives_way_to_a_new_syn() {
 }
 
 #[test]
-fn a_full_table_evicts_half_open_ones_and_then_refuses() {
+fn a_full_table_evicts_half_open_ones_and_then_refuses_if_established_ones_are_to_stay() {
     let mut d = Director::new(&Shape {
         max_connections: 8,
         ..Shape::default()
     });
+    defense::use_rules(
+        &mut d,
+        Rules {
+            eviction: Eviction::NeverEstablished,
+            ..Rules::default()
+        },
+    );
     let client = |n: u16| std::net::SocketAddrV4::new([192, 0, 2, 1].into(), 1000 + n);
     for n in 0..30 {
         only(d.exchange(WAN, &to_web(client(n), SYN).build()));

@@ -2,6 +2,7 @@
 //! file for each concept, and nothing of it by default.
 #![forbid(unsafe_code)]
 
+pub(super) mod access;
 mod one_packet;
 mod quic;
 
@@ -19,6 +20,7 @@ pub(super) fn of_service(p: &mut Problems<'_>, section: &Section<'_>) -> Policy 
     Policy {
         one_packet: one_packet::read(p, section),
         quic: quic::of_service(p, section),
+        access: None, // resolved when all of the file is read
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use weir_dataplane::conn::Eviction;
 use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
@@ -168,13 +169,15 @@ address = "10.20.0.11:8080"
 fn the_reference_shows_every_key_with_its_default() {
     let reference = shipped("weir.reference.toml");
     assert_eq!(right(&reference), right(MINIMAL));
-    let tables: [(&str, &[Key]); 8] = [
+    let tables: [(&str, &[Key]); 10] = [
         ("[workers]", machine::WORKERS),
         ("[[port]]", machine::PORT),
         ("[[service]]", services::SERVICE),
         ("[[service.real_server]]", services::REAL_SERVER),
         ("[timeouts]", states::TIMEOUTS),
         ("[ipvs]", states::IPVS),
+        ("[defense]", states::DEFENSE),
+        ("[[access_list]]", policy::access::ACCESS_LIST),
         ("[addresses]", machine::ADDRESSES),
         ("[log]", machine::LOG),
     ];
@@ -363,7 +366,9 @@ fn values_become_what_they_say() {
         .replace(
             "[addresses]",
             "[ipvs]\nsloppy_tcp = true\nsloppy_sctp = true\nsecure_tcp = 3\n\
-             conn_reuse_mode = 0\nexpire_nodest_conn = true\npmtu_disc = false\n[addresses]",
+             conn_reuse_mode = 0\nexpire_nodest_conn = true\npmtu_disc = false\n\
+             drop_entry = 1\ndrop_packet = 3\nam_droprate = 7\namemthresh = 2000\n\
+             [defense]\neviction = \"idle-first\"\n[addresses]",
         )
         .replace(
             "name = \"web\"",
@@ -394,6 +399,11 @@ fn values_become_what_they_say() {
             conn_reuse_mode: 0,
             expire_nodest_conn: true,
             pmtu_disc: false,
+            drop_entry: 1,
+            drop_packet: 3,
+            am_droprate: 7,
+            amemthresh: 2000,
+            eviction: Eviction::IdleFirst,
         }
     );
     let own: Vec<_> = config.services[0].timeouts.iter().collect();

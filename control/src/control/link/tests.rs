@@ -44,6 +44,7 @@ fn short(command: &Command) -> String {
     match command {
         Command::Snapshot(snapshot) => format!("snapshot {}", snapshot.generation),
         Command::Fib(fib) => format!("fib {}", fib.epoch),
+        Command::Blacklist(list) => format!("blacklist {}", list.bytes()),
         Command::Neighbour(update) => {
             format!("neighbour {} {}", update.id.0, update.mac.unwrap().0[5])
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::State;
+use crate::conn::Eviction;
 
 /// The sysctls; the defaults are LVS's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,17 @@ pub struct Rules {
     /// Path MTU discovery through tunnels: DF is copied to the outer header, and a packet with DF
     /// that is too long goes back as an ICMP error. Without it the tunnel's packet is fragmented.
     pub pmtu_disc: bool,
+    /// When connections that may be an attack's are forgotten one by one: as `secure_tcp`.
+    pub drop_entry: u8,
+    /// When some of the packets that would open a connection are dropped: as `secure_tcp`.
+    pub drop_packet: u8,
+    /// With `drop_packet` 3, one packet in so many is dropped; at least 1.
+    pub am_droprate: u32,
+    /// With fewer free places than this in all workers' tables together, a table is nearly full;
+    /// 0 is an eighth of the table. (LVS counts free pages of the machine.)
+    pub amemthresh: u32,
+    /// Who gives way in a table that is full.
+    pub eviction: Eviction,
 }
 
 impl Default for Rules {
@@ -34,6 +46,11 @@ impl Default for Rules {
             conn_reuse_mode: 1,
             expire_nodest_conn: false,
             pmtu_disc: true,
+            drop_entry: 0,
+            drop_packet: 0,
+            am_droprate: 10,
+            amemthresh: 0,
+            eviction: Eviction::default(),
         }
     }
 }
@@ -66,10 +83,36 @@ impl Rules {
     #[inline]
     #[must_use]
     pub fn secure(&self, short: bool) -> bool {
-        match self.secure_tcp {
-            0 => false,
-            1 | 2 => short,
-            _ => true,
+        in_force(self.secure_tcp, short)
+    }
+
+    /// Whether connections that may be an attack's are forgotten.
+    #[must_use]
+    pub fn drops_entries(&self, short: bool) -> bool {
+        in_force(self.drop_entry, short)
+    }
+
+    /// One in how many packets that would open a connection is dropped; 0 is none. `free` places
+    /// of a table are left, where fewer than `enough` are few: the fewer are left the more is
+    /// dropped, but never more than every second packet: room is made for the others.
+    #[must_use]
+    pub fn drop_rate(&self, free: u32, enough: u32) -> u32 {
+        match self.drop_packet {
+            0 => 0,
+            1 | 2 if free >= enough => 0,
+            1 | 2 => (enough / (enough - free)).max(2),
+            _ => self.am_droprate.max(1),
+        }
+    }
+
+    /// How many free places of a table for `capacity` connections, one of `workers` alike, are
+    /// enough.
+    #[inline]
+    #[must_use]
+    pub fn enough_free(&self, capacity: u32, workers: u8) -> u32 {
+        match self.amemthresh {
+            0 => capacity / 8,
+            all => (all / u32::from(workers.max(1))).clamp(1, capacity),
         }
     }
 
@@ -89,5 +132,16 @@ impl Rules {
             _ => false,
         };
         starts && over && self.conn_reuse_mode != 0
+    }
+}
+
+/// LVS's modes of a defence: 0 never, 1 and 2 while memory is short (LVS writes 2 in the place of
+/// 1 while it is), 3 always.
+#[inline]
+fn in_force(mode: u8, short: bool) -> bool {
+    match mode {
+        0 => false,
+        1 | 2 => short,
+        _ => true,
     }
 }
