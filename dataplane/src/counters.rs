@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam::utils::CachePadded;
 
+use crate::defense::limits::{ServiceTable, Sources};
+use crate::service::Snapshot;
 use crate::types::{PortId, ServerId};
 
 /// A counter with one writer and any number of readers.
@@ -126,6 +128,24 @@ drop_reasons! {
     NoConnection => "no_connection",
     /// The service has no real server that may take a connection.
     NoServer => "no_server",
+    /// Every real server that may take a connection has reached its upper threshold.
+    ServersFull => "servers_full",
+    /// The service has as many connections as its `limits` allow.
+    ServiceConnections => "limit_service_connections",
+    /// More new connections a second than the service's `limits` allow.
+    ServiceConnectionRate => "limit_service_connection_rate",
+    /// More packets a second than the service's `limits` allow.
+    ServicePacketRate => "limit_service_packets",
+    /// More bits a second than the service's `limits` allow.
+    ServiceBitRate => "limit_service_bits",
+    /// The client has as many connections as the service's `limits.per_client` allow.
+    ClientConnections => "limit_client_connections",
+    /// More new connections a second than the service's `limits.per_client` allow.
+    ClientConnectionRate => "limit_client_connection_rate",
+    /// More packets a second than the service's `limits.per_client` allow.
+    ClientPacketRate => "limit_client_packets",
+    /// More bits a second than the service's `limits.per_client` allow.
+    ClientBitRate => "limit_client_bits",
     /// NAT: every server tried has a connection with the same client address and port.
     ReplyKeyTaken => "reply_key_taken",
     /// No free local address and port for this server.
@@ -210,6 +230,8 @@ pub struct WorkerCounters {
     pub conns_reused: Cell,
     /// Connections ended because their server leaves, both sides told where there are words for it.
     pub conns_dismissed: Cell,
+    /// Connections that no limit for clients was applied to: the table of clients was full.
+    pub limit_untracked: Cell,
     /// Local ports taken early from a connection in TIME_WAIT, under shortage.
     pub lip_early_reuse: Cell,
     /// ICMP errors about balanced flows passed on, translated where it takes that.
@@ -232,6 +254,10 @@ pub struct WorkerCounters {
     pub ports: Vec<PortCounters>,
     /// Per real server: see [`ServerCounters`].
     pub servers: ServerTable,
+    /// Per service with limits.
+    pub services: ServiceTable,
+    /// Per client of a service that limits its clients.
+    pub sources: OnceLock<Sources>,
 }
 
 /// What one worker received and sent on one port.
@@ -266,6 +292,14 @@ pub struct ServerCounters {
     pub active: Cell,
     /// Connections in any other state (gauge; IPVS's InActConn).
     pub inactive: Cell,
+    /// Places announced under its upper threshold, for connections about to open (gauge).
+    pub announced: Cell,
+    /// Times that this worker found it overloaded.
+    pub filled: Cell,
+    /// Times that this worker found it overloaded no more.
+    pub cleared: Cell,
+    /// 1 while this worker gives it no connections because of its threshold (gauge).
+    pub overloaded: Cell,
 }
 
 /// Servers in one chunk of a [`ServerTable`].
@@ -339,6 +373,7 @@ impl WorkerCounters {
             conns_shed: Cell::default(),
             conns_reused: Cell::default(),
             conns_dismissed: Cell::default(),
+            limit_untracked: Cell::default(),
             lip_early_reuse: Cell::default(),
             icmp_errors: Cell::default(),
             mss_clamped: Cell::default(),
@@ -350,6 +385,25 @@ impl WorkerCounters {
             busy_polls: Cell::default(),
             ports: (0..ports).map(|_| PortCounters::default()).collect(),
             servers: ServerTable::default(),
+            services: ServiceTable::default(),
+            sources: OnceLock::new(),
+        }
+    }
+
+    /// Makes room for what workers count of the servers and services of `snapshot`. Called before
+    /// a worker is given it, so that workers never allocate.
+    pub fn reserve(&self, snapshot: &Snapshot) {
+        for server in snapshot.servers() {
+            self.servers.reserve(server.id);
+        }
+        for service in snapshot.services() {
+            let limits = &service.policy.limits;
+            if limits.are_on() {
+                self.services.reserve(service.id);
+            }
+            if limits.client.are_on() {
+                self.sources.get_or_init(Sources::default);
+            }
         }
     }
 

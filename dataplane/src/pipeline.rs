@@ -37,6 +37,7 @@ mod family;
 mod farewell;
 mod fragments;
 mod icmp;
+mod limited;
 mod marked;
 mod odd;
 mod one_packet;
@@ -383,12 +384,13 @@ impl<Q: PortQueue> Worker<Q> {
                 let flow = flow.with_key(flow.key.widened());
                 self.carry_on(lane, frame, &flow, Hit { id, dir }, now);
             }
-            Err(Refusal::Drop(DropReason::NoServer)) => {
-                let (problem, reason) = (Problem::PortUnreachable, DropReason::NoServer);
+            Err(Refusal::Drop(reason @ (DropReason::NoServer | DropReason::ServersFull))) => {
+                let problem = Problem::PortUnreachable;
                 let from = flow.key.destination().ip();
                 self.tell_sender(lane, frame, (problem, reason), from, now);
             }
             Err(Refusal::Drop(reason)) => self.counters.dropped(reason),
+            Err(Refusal::Reset(reason)) => self.reset_over_limit(lane, frame, flow, reason, now),
             Err(Refusal::Kernel) => {
                 let class = punt_class(frame.bytes());
                 self.punt(lane, frame, class, now);

@@ -204,10 +204,8 @@ impl Replay {
     }
 
     fn reserve(&self, snapshot: &Snapshot) {
-        for server in snapshot.servers() {
-            for counters in &self.counters {
-                counters.servers.reserve(server.id);
-            }
+        for counters in &self.counters {
+            counters.reserve(snapshot);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::conn::state::Standing;
 use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
+use crate::defense::limits::Limiter;
 use crate::defense::pressure::Defense;
 use crate::frag;
 use crate::io::{BURST, Burst, Frame, FramePool, PortQueue};
@@ -162,6 +163,8 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) memories: Vec<Memory>,
     /// How many connections servers have, for schedulers that ask.
     pub(crate) loads: Loads,
+    /// How much services and clients may have.
+    pub(crate) limits: Limiter,
     /// What schedulers' draws are seeded with.
     dice_seed: u64,
     pub(crate) fib: Arc<Fib>,
@@ -250,6 +253,7 @@ impl<Q: PortQueue> Worker<Q> {
             sides,
             snapshot: Snapshot::empty(),
             memories: Vec::new(),
+            limits: Limiter::new(Arc::clone(&counters), setup.peers.clone(), secret[0]),
             loads: Loads::new(Arc::clone(&counters), setup.peers),
             dice_seed: setup.secret[1],
             fib: setup.fib,
@@ -560,8 +564,13 @@ impl<Q: PortQueue> Worker<Q> {
         self.server_hops.resize(servers, unknown);
         self.redirect_ticks = snapshot.timeouts.longest() + REDIRECT_GRACE;
         let counted = snapshot.services().filter(|s| s.scheduler.kind().counts());
-        let watched = counted.flat_map(|s| s.servers.iter().map(|c| c.id));
+        let counted = counted.flat_map(|s| s.servers.iter().map(|c| c.id));
+        let guarded = || snapshot.servers().filter(|s| s.policy.thresholds.are_on());
+        let watched = counted.chain(guarded().map(|s| s.id));
         self.loads.watch(servers, watched);
+        self.loads
+            .guard(guarded().map(|s| (s.id, s.policy.thresholds)));
+        self.limits.follow(&snapshot);
         self.note_standings(&snapshot, servers);
         self.farewells.follow(&snapshot, servers);
         if closes_more(&self.snapshot, &snapshot) {
@@ -683,7 +692,7 @@ fn side<K: Key>(
 
 /// Lets connections of one family run out.
 fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usize {
-    let counters = &worker.counters;
+    let (counters, limits, snapshot) = (&worker.counters, &worker.limits, &worker.snapshot);
     let mut expired = 0;
     let notes = std::cell::RefCell::new(Notes::new());
     let note = |conn: &Conn<K>, stands| {
@@ -704,6 +713,7 @@ fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usiz
             if conn.is_connection() {
                 expired += 1;
                 conn_gone(counters, conn);
+                limits.gone(snapshot, conn);
                 note(conn, false);
             }
         },

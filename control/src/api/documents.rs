@@ -134,6 +134,9 @@ pub(crate) struct Service {
     pub(crate) forward: String,
     /// The local addresses that servers see as clients.
     pub(crate) local_addresses: Vec<IpAddr>,
+    /// How much it and each of its clients may have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) limits: Vec<Limit>,
     /// Real servers in configuration order; those that leave last.
     pub(crate) servers: Vec<Server>,
 }
@@ -153,9 +156,36 @@ pub(crate) struct Server {
     pub(crate) weight: u32,
     /// Whether it may take new connections.
     pub(crate) state: ServerState,
+    /// Connections that are enough for it; absent where there is no such number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) upper_threshold: u32,
+    /// It is full until it has fewer than so many; absent for three quarters of the upper.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) lower_threshold: u32,
     /// Its counts over all workers.
     #[serde(flatten)]
     pub(crate) traffic: Traffic,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// One limit of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Limit {
+    /// Its key in the configuration: `connections`, `bits_per_second` ...
+    pub(crate) limit: String,
+    /// Each client has it; the service otherwise.
+    pub(crate) per_client: bool,
+    /// How much it allows.
+    pub(crate) most: u64,
+    /// How many stand now, of the service's connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) now: Option<u64>,
+    /// What it refused, connections or packets.
+    pub(crate) refused: u64,
 }
 
 /// A real server that drains: `POST /v1/drain`.
@@ -203,6 +233,9 @@ pub(crate) struct BlacklistEntry {
 pub(crate) enum ServerState {
     /// It takes new connections.
     Active,
+    /// It has as many connections as its upper threshold, and takes new ones when it has fewer
+    /// than the lower one.
+    Full,
     /// It takes new connections, and less than its part of them yet.
     Starting,
     /// Weight 0: it keeps what it has and takes nothing new.
@@ -216,6 +249,7 @@ impl ServerState {
     pub(crate) fn name(self) -> &'static str {
         match self {
             ServerState::Active => "active",
+            ServerState::Full => "full",
             ServerState::Starting => "starting",
             ServerState::Drained => "drained",
             ServerState::Leaving => "leaving",

@@ -14,9 +14,10 @@ use crate::api::documents::{Service, Services, Traffic};
 /// A service's line sums up its servers'. FORWARD is named as in ipvsadm: Masq is NAT, Route is
 /// DR, Tunnel is TUN with what `ipvsadm --tun-info` shows of it. STATE: `active` servers take new connections, `drained`
 /// ones (weight 0) keep what they have, `leaving` ones were removed and go with their last
-/// connection. ACTIVE and INACT are the connections standing now, counted as IPVS does (ACTIVE:
+/// connection, `full` ones have as many connections as their threshold allows. ACTIVE and INACT are the connections standing now, counted as IPVS does (ACTIVE:
 /// established or opening); CONNS, IN and OUT are totals since the daemon's start, IN from
-/// clients.
+/// clients. Below follow the thresholds of servers and the limits of services, if there are any:
+/// what they allow, and how many connections and packets they refused.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     #[command(flatten)]
@@ -50,7 +51,76 @@ pub(super) fn human(listed: &Services) -> String {
     }
     let mut text = String::new();
     table.write_to(&mut text);
+    write_thresholds(listed, &mut text);
+    write_limits(listed, &mut text);
     text
+}
+
+/// How many connections servers may have, of those that have thresholds.
+fn write_thresholds(listed: &Services, text: &mut String) {
+    let mut table = Table::new([
+        ("SERVICE", Align::Left),
+        ("SERVER", Align::Left),
+        ("CONNECTIONS", Align::Right),
+        ("UPPER", Align::Right),
+        ("LOWER", Align::Right),
+    ]);
+    let mut any = false;
+    for service in &listed.services {
+        for server in service.servers.iter().filter(|s| s.upper_threshold > 0) {
+            any = true;
+            let lower = match server.lower_threshold {
+                0 => (u64::from(server.upper_threshold) * 3).div_ceil(4),
+                lower => lower.into(),
+            };
+            table.row([
+                service.name.clone(),
+                server.address.to_string(),
+                grouped(server.traffic.active + server.traffic.inactive),
+                grouped(server.upper_threshold.into()),
+                grouped(lower),
+            ]);
+        }
+    }
+    if any {
+        text.push('\n');
+        table.write_to(text);
+    }
+}
+
+/// What services and clients may have, and what was refused.
+fn write_limits(listed: &Services, text: &mut String) {
+    let mut table = Table::new([
+        ("SERVICE", Align::Left),
+        ("LIMIT", Align::Left),
+        ("OF", Align::Left),
+        ("MOST", Align::Right),
+        ("NOW", Align::Right),
+        ("REFUSED", Align::Right),
+    ]);
+    let mut any = false;
+    for service in &listed.services {
+        for limit in &service.limits {
+            any = true;
+            table.row([
+                service.name.clone(),
+                limit.limit.clone(),
+                if limit.per_client {
+                    "client"
+                } else {
+                    "service"
+                }
+                .to_owned(),
+                grouped(limit.most),
+                limit.now.map(grouped).unwrap_or_default(),
+                grouped(limit.refused),
+            ]);
+        }
+    }
+    if any {
+        text.push('\n');
+        table.write_to(text);
+    }
 }
 
 /// As ipvsadm shows it: `mh (mh-fallback,mh-port) ops`.

@@ -4,8 +4,8 @@ use clap::CommandFactory;
 
 use super::*;
 use crate::api::documents::{
-    Balance, Connection, Connections, Counter, Counters, Port, Reloaded, Server, ServerState,
-    Service, Services, Status, Traffic, TwinCounters, Worker,
+    Balance, Connection, Connections, Counter, Counters, Limit, Port, Reloaded, Server,
+    ServerState, Service, Services, Status, Traffic, TwinCounters, Worker,
 };
 
 fn at(text: &str) -> SocketAddr {
@@ -200,6 +200,8 @@ fn server(address: &str, weight: u32, state: ServerState, active: u64) -> Server
         tunnel: None,
         weight,
         state,
+        upper_threshold: 0,
+        lower_threshold: 0,
         traffic: Traffic {
             active,
             inactive: 3,
@@ -228,6 +230,7 @@ fn services_with_their_servers() {
                 scheduler_flags: vec![],
                 forward: "fullnat".into(),
                 local_addresses: vec![],
+                limits: vec![],
                 servers: vec![
                     server("10.1.0.11:8080", 100, ServerState::Active, 12_000),
                     server("10.1.0.12:8080", 0, ServerState::Drained, 4),
@@ -245,6 +248,7 @@ fn services_with_their_servers() {
                 scheduler_flags: vec!["mh-fallback".into(), "mh-port".into()],
                 forward: "fullnat".into(),
                 local_addresses: vec![],
+                limits: vec![],
                 servers: vec![],
             },
         ],
@@ -265,6 +269,55 @@ everything  udp 10.0.0.11:*      mh (mh-fallback,mh-port)  FullNat              
         services: vec![],
     };
     assert_eq!(services::human(&none), "no services\n");
+}
+
+#[test]
+fn thresholds_and_limits_below_the_services() {
+    let limit = |limit: &str, per_client, most, now, refused| Limit {
+        limit: limit.into(),
+        per_client,
+        most,
+        now,
+        refused,
+    };
+    let mut full = server("10.1.0.11:8080", 100, ServerState::Full, 97);
+    full.upper_threshold = 100;
+    let services = Services {
+        generation: 2,
+        services: vec![Service {
+            name: "web".into(),
+            protocol: Some("tcp".into()),
+            address: Some("10.0.0.10:80".into()),
+            fwmark: None,
+            family: "ipv4".into(),
+            scheduler: "wrr".into(),
+            scheduler_flags: vec![],
+            one_packet: false,
+            forward: "fullnat".into(),
+            local_addresses: vec![],
+            limits: vec![
+                limit("connections", false, 10_000, Some(100), 0),
+                limit("connections_per_second", true, 10, None, 1_234),
+            ],
+            servers: vec![full, server("10.1.0.12:8080", 1, ServerState::Active, 1)],
+        }],
+    };
+    assert_eq!(
+        services::human(&services),
+        "\
+SERVICE  ADDRESS           SCHED  FORWARD  WEIGHT  STATE   ACTIVE  INACT  CONNS       IN      OUT
+web      tcp 10.0.0.10:80  wrr    FullNat                      98      6  2,098  4.0 KiB  2.0 MiB
+           -> 10.1.0.11:8080       FullNat     100  full        97      3  1,097  2.0 KiB  1.0 MiB
+           -> 10.1.0.12:8080       FullNat       1  active       1      3  1,001  2.0 KiB  1.0 MiB
+
+SERVICE  SERVER          CONNECTIONS  UPPER  LOWER
+web      10.1.0.11:8080          100    100     75
+
+SERVICE  LIMIT                   OF         MOST  NOW  REFUSED
+web      connections             service  10,000  100        0
+web      connections_per_second  client       10         1,234
+"
+    );
 }
 
 #[test]
@@ -394,6 +447,7 @@ fn json_is_the_document_and_ends_with_a_newline() {
             scheduler_flags: vec![],
             forward: "fullnat".into(),
             local_addresses: vec!["10.1.0.100".parse().unwrap()],
+            limits: vec![],
             servers: vec![server("10.1.0.11:8080", 1, ServerState::Leaving, 2)],
         }],
     };

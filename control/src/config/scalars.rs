@@ -45,6 +45,27 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     Err(format!("out of range; use \"{least}\" to \"{most}\""))
 }
 
+/// Bits in a second: "10M"; k, M, G and T are powers of 1000.
+pub(super) fn bits(text: &str) -> Result<u64, String> {
+    let scale = |unit| match unit {
+        "" => Some(1),
+        "k" => Some(1_000),
+        "M" => Some(1_000_000),
+        "G" => Some(1_000_000_000),
+        "T" => Some(1_000_000_000_000),
+        _ => None,
+    };
+    let read = quantity(text).and_then(|(number, unit)| Some((number, scale(unit)?)));
+    let Some((number, scale)) = read else {
+        let how = r#"a whole number and k, M, G or T, like "500M" or "10G""#;
+        return Err(format!("not bits a second; write {how}"));
+    };
+    match number.saturating_mul(scale) {
+        bits @ 8_000..=10_000_000_000_000 => Ok(bits),
+        _ => Err("out of range; use \"8k\" to \"10T\"".to_owned()),
+    }
+}
+
 /// Bytes as [`size`] reads them, rounded up to a MiB.
 pub(super) fn show_size(bytes: u64) -> String {
     let mib = bytes.div_ceil(1 << 20);

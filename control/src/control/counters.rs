@@ -34,6 +34,7 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         conns_shed,
         conns_reused,
         conns_dismissed,
+        limit_untracked,
         lip_early_reuse,
         icmp_errors,
         mss_clamped,
@@ -45,6 +46,8 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         busy_polls,
         ports: _,
         servers: _,
+        services: _,
+        sources: _,
     } = counters;
     vec![
         ("rx_packets", "Frames received from ports.", rx_packets),
@@ -128,6 +131,11 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "conns_dismissed",
             "Connections ended because their real server leaves (removal, weir drain --reset-after).",
             conns_dismissed,
+        ),
+        (
+            "limit_untracked",
+            "Connections that no limit for clients was applied to: the table of clients was full.",
+            limit_untracked,
         ),
         (
             "lip_early_reuse",

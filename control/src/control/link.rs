@@ -95,9 +95,7 @@ impl WorkerLink {
 
     /// Gives the worker new services, after making room for their counters.
     pub(crate) fn post_snapshot(&mut self, snapshot: Arc<Snapshot>) {
-        for server in snapshot.servers() {
-            self.counters.servers.reserve(server.id);
-        }
+        self.counters.reserve(&snapshot);
         self.snapshot = Some(snapshot);
         self.flush();
     }

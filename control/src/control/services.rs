@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use weir_dataplane::ServerId;
 use weir_dataplane::counters::ServerCounters;
-use weir_dataplane::service::ServiceKey;
+use weir_dataplane::defense::limits;
+use weir_dataplane::service::{ServiceKey, Thresholds};
 
 use super::link::WorkerLink;
 use crate::api::documents::{self, ServerState, Traffic};
@@ -76,9 +77,12 @@ impl ServiceBook {
             state: match (server.removed_in, server.weight, server.passage) {
                 (Some(_), ..) => ServerState::Leaving,
                 (None, 0, _) | (_, _, Passage { drained: true, .. }) => ServerState::Drained,
+                _ if is_full(server.id, server.policy.thresholds, workers) => ServerState::Full,
                 (_, _, Passage { step: 0..FULL, .. }) => ServerState::Starting,
                 _ => ServerState::Active,
             },
+            upper_threshold: server.policy.thresholds.upper,
+            lower_threshold: server.policy.thresholds.lower,
             traffic: self.traffic(server.id, workers),
         });
         let scheduler_flags = entry.scheduler.flags().set_in(entry.options);
@@ -99,6 +103,7 @@ impl ServiceBook {
             scheduler_flags: scheduler_flags.map(str::to_owned).collect(),
             forward: entry.forward.name().to_owned(),
             local_addresses: entry.local_addresses.clone(),
+            limits: limits(entry, workers),
             servers: servers.collect(),
         }
     }
@@ -107,6 +112,36 @@ impl ServiceBook {
         let zero = self.zeroes.get(&server).copied().unwrap_or_default();
         counted(server, workers).since(zero)
     }
+}
+
+/// The limits that a service has.
+fn limits(entry: &ServiceEntry, workers: &[WorkerLink]) -> Vec<documents::Limit> {
+    let cells = || {
+        let cells = workers.iter().map(|w| w.counters().services.get(entry.id));
+        cells.flatten()
+    };
+    let listed = limits::listed(&entry.policy.limits).into_iter().enumerate();
+    let set = listed.filter(|(_, (_, most))| *most > 0);
+    let document = |(at, (key, most)): (usize, (&str, u64))| documents::Limit {
+        limit: key.to_owned(),
+        per_client: at >= 4,
+        most,
+        now: match at {
+            0 => Some(cells().map(|cells| cells.connections.get()).sum()),
+            _ => None,
+        },
+        refused: cells().map(|cells| cells.refused[at].get()).sum(),
+    };
+    set.map(document).collect()
+}
+
+/// Whether a server gets no connections because of its threshold.
+fn is_full(id: ServerId, thresholds: Thresholds, workers: &[WorkerLink]) -> bool {
+    let cells = || workers.iter().filter_map(|w| w.counters().servers.get(id));
+    let standing: u64 = cells().map(|c| c.active.get() + c.inactive.get()).sum();
+    thresholds.are_on()
+        && cells().any(|cells| cells.overloaded.get() > 0)
+        && !thresholds.are_cleared(standing)
 }
 
 /// What the cells of `server` say, over all workers.
@@ -124,6 +159,10 @@ pub(super) fn counted(server: ServerId, workers: &[WorkerLink]) -> Traffic {
             out_bytes,
             active,
             inactive,
+            announced: _,
+            filled: _,
+            cleared: _,
+            overloaded: _,
         } = cells;
         sum += Traffic {
             active: active.get(),

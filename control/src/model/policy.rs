@@ -22,6 +22,9 @@ pub(super) fn of_service(before: &Policy, after: &Policy) -> Vec<String> {
             false => format!("access {before} to {after}"),
         });
     }
+    if before.limits != after.limits {
+        keys.push("limits".to_owned());
+    }
     keys
 }
 
@@ -39,11 +42,20 @@ fn access(policy: &Policy) -> String {
 
 /// Of a real server.
 pub(super) fn of_server(before: &ServerPolicy, after: &ServerPolicy) -> Vec<String> {
+    let (old, new) = (before.thresholds, after.thresholds);
     let mut keys = Vec::new();
     if before.quic_server_id != after.quic_server_id {
         let show = |id: Option<QuicServerId>| id.map_or("none".to_owned(), |id| id.to_string());
         let (old, new) = (show(before.quic_server_id), show(after.quic_server_id));
         keys.push(format!("quic_server_id {old} to {new}"));
+    }
+    for (key, old, new) in [
+        ("upper_threshold", old.upper, new.upper),
+        ("lower_threshold", old.lower, new.lower),
+    ] {
+        if old != new {
+            keys.push(format!("{key} {old} to {new}"));
+        }
     }
     keys
 }

@@ -29,6 +29,7 @@ mod forwarding;
 mod inside;
 mod leaving;
 mod lifecycle;
+mod limits;
 mod load;
 mod modes;
 mod partial_checksums;

@@ -92,6 +92,12 @@ impl Flags {
     pub const ONE_PACKET: Flags = Flags(1 << 10);
     /// It is to end with its next packet: both sides are reset.
     pub const DISMISSED: Flags = Flags(256);
+    /// It counts among its service's connections, for a limit.
+    pub const LIMITED: Flags = Flags(0x1000);
+    /// And among its client's.
+    pub const TRACKED: Flags = Flags(0x2000);
+    /// Its packets are counted, for a limit.
+    pub const METERED: Flags = Flags(0x4000);
 
     /// Both.
     #[must_use]
@@ -105,7 +111,8 @@ impl Flags {
             .with(Flags::TRANSLATED)
             .with(Flags::REDIRECT)
             .with(Flags::SIDE)
-            .with(Flags::DISMISSED);
+            .with(Flags::DISMISSED)
+            .with(Flags::METERED);
         match self.0 & CONCERN_PACKETS.0 {
             0 => Flags(self.0 & !Flags::ASIDE.0),
             _ => self.with(Flags::ASIDE),
@@ -305,6 +312,22 @@ impl<K: Key> Conn<K> {
             None if self.mode().is_one_way() => others,
             None => others.with_aside(),
         };
+    }
+
+    /// Marks it as counted for limits.
+    pub(crate) fn limit(&mut self, how: Flags) {
+        let flags = self.flags.with(how);
+        self.flags = match how.has(Flags::METERED) {
+            true => flags.with(Flags::ASIDE),
+            false => flags,
+        };
+    }
+
+    /// Whether its packets need to be counted and no more: they go the ordinary way after that.
+    #[inline]
+    pub(crate) fn is_only_metered(&self) -> bool {
+        let others = Flags(self.flags.0 & !Flags::METERED.0);
+        !self.mode().is_one_way() && !others.with_aside().has(Flags::ASIDE)
     }
 
     /// Has it end with its next packet, or takes that back.

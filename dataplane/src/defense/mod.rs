@@ -4,6 +4,7 @@
 //! access.rs      whom a service takes: allow and deny lists       prefix_set.rs  how they are asked
 //! blacklist.rs   who is shut out for a while
 //! pressure.rs    memory is short: LVS's drop_packet and drop_entry
+//! limits.rs      how much a service and each of its clients may have
 //! ```
 //! The gate where all of it is asked is `pipeline/admit.rs`; what it means for connections that
 //! stand is in `pipeline/weeding.rs`. Here is the limit of a rate that everything else uses.
@@ -11,6 +12,7 @@
 
 pub mod access;
 pub mod blacklist;
+pub mod limits;
 pub mod prefix_set;
 pub(crate) mod pressure;
 

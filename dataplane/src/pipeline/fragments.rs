@@ -234,6 +234,7 @@ impl<Q: PortQueue> Worker<Q> {
             Err(Refusal::NoConnection) if part.offset > 0 => {
                 self.counters.dropped(DropReason::NoConnection);
             }
+            Err(Refusal::Reset(reason)) if part.offset > 0 => self.counters.dropped(reason),
             other => self.go_on(lane, frame, flow, other, now),
         }
     }
@@ -249,6 +250,15 @@ impl<Q: PortQueue> Worker<Q> {
     ) {
         if K::side(&self.sides).conns.get(hit.id).is_let_go() {
             return self.counters.dropped(DropReason::NoConnection);
+        }
+        if K::side(&self.sides)
+            .conns
+            .get(hit.id)
+            .flags()
+            .has(Flags::METERED)
+            && let Some(reason) = self.over_limit::<K>(hit.id, flow.ip_len, now)
+        {
+            return self.counters.dropped(reason);
         }
         if flow.ttl <= 1 {
             return self.ttl_expired(lane, frame, now);

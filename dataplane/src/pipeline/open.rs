@@ -9,11 +9,12 @@ use crate::conn::entry::{Flags, NewConn};
 use crate::conn::state::{State, sctp, tcp};
 use crate::conn::{Conn, ConnId};
 use crate::counters::{DropReason, WorkerCounters};
+use crate::defense::limits::Refused;
 use crate::forward::ForwardMode;
 use crate::io::{Frame, PortQueue};
 use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
 use crate::sched::{Loads, Memory, Request};
-use crate::service::{Asked, Server, Service, Snapshot};
+use crate::service::{Asked, Candidate, Server, Service, Snapshot};
 use crate::steer::{Keys, Message};
 use crate::types::{PortId, Proto, Tick};
 use crate::worker::Worker;
@@ -28,6 +29,8 @@ pub(super) enum Refusal {
     Kernel,
     /// For an address of Weir's, but nothing is there.
     NoConnection,
+    /// More than a limit allows, and TCP is to be told.
+    Reset(DropReason),
     /// The owner of the answers' key has to be asked first: [`Worker::asking`] says what.
     Ask,
 }
@@ -35,6 +38,15 @@ pub(super) enum Refusal {
 impl From<DropReason> for Refusal {
     fn from(reason: DropReason) -> Self {
         Refusal::Drop(reason)
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused.resets {
+            true => Refusal::Reset(refused.reason),
+            false => Refusal::Drop(refused.reason),
+        }
     }
 }
 
@@ -87,6 +99,9 @@ impl<Q: PortQueue> Worker<Q> {
         }
         if tries == 0 {
             self.defense.admit(service, from.ip())?;
+        }
+        if self.limits.is_on() && tries == 0 {
+            self.limits.admit(service, from.ip(), now)?;
         }
         let flags = one_packet::flags(service, k, first.whole);
         let by_cid = self.by_cid(service, first.frame, flow);
@@ -192,6 +207,9 @@ impl<Q: PortQueue> Worker<Q> {
         {
             return Ok(id);
         }
+        if !self.loads.reserve(server.id) {
+            return Err(DropReason::ServersFull); // meanwhile; the client tries again
+        }
         let new = NewConn {
             inbound,
             outbound,
@@ -211,6 +229,19 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Inserts a connection, in the place of another one if the table is full, and counts it.
     fn insert<K: Family>(&mut self, new: &NewConn<K>, now: Tick) -> Result<ConnId, DropReason> {
+        if self.limits.is_on() {
+            return self.insert_limited(new, now);
+        }
+        self.insert_freely(new, now)
+    }
+
+    /// As [`Worker::insert`], where no limit is to be asked, or all have been.
+    #[inline(always)]
+    pub(super) fn insert_freely<K: Family>(
+        &mut self,
+        new: &NewConn<K>,
+        now: Tick,
+    ) -> Result<ConnId, DropReason> {
         let ticks = self.snapshot.timeouts_of(new.server_id).of(State::None);
         let conns = &mut K::side_mut(&mut self.sides).conns;
         let id = match conns.insert(new, ticks, now) {
@@ -228,6 +259,7 @@ impl<Q: PortQueue> Worker<Q> {
             cells.conns.add(1);
             cells.inactive.add(1); // state NONE; the packet makes it active
         }
+        self.loads.opened(new.server_id);
         Ok(id)
     }
 
@@ -239,6 +271,7 @@ impl<Q: PortQueue> Worker<Q> {
             }
             if conn.is_connection() {
                 conn_gone(&self.counters, &conn);
+                self.limits.gone(&self.snapshot, &conn);
             }
             self.counters.conns.set(self.sides.len());
             if let Some(keys) = redirected_keys(&conn) {
@@ -321,7 +354,7 @@ fn wanted_service<'a, K: Key>(
     }
 }
 
-/// The server for a new connection.
+/// The server for a new connection, with a place under its threshold.
 fn pick_server(
     snapshot: &Snapshot,
     service: &Service,
@@ -332,8 +365,21 @@ fn pick_server(
     let memory = memories.get_mut(service.id.0 as usize);
     let memory = memory.ok_or(DropReason::NoServer)?;
     let servers = &service.servers;
-    let at = service.scheduler.pick(servers, loads, request, memory);
-    let chosen = servers.get(at.ok_or(DropReason::NoServer)?);
-    let server = chosen.and_then(|c| snapshot.server(c.id));
-    server.copied().ok_or(DropReason::NoServer)
+    loads.review_overloaded(servers.iter().map(|candidate| candidate.id));
+    // A server without a place is overloaded from then on, so none is chosen twice.
+    for _ in 0..=servers.len() {
+        let at = service.scheduler.pick(servers, loads, request, memory);
+        let Some(chosen) = at.and_then(|at| servers.get(at)) else {
+            let is_full = |c: &Candidate| c.weight > 0 && loads.overloaded(c.id);
+            return Err(match servers.iter().any(is_full) {
+                true => DropReason::ServersFull,
+                false => DropReason::NoServer,
+            });
+        };
+        if loads.reserve(chosen.id) {
+            let server = snapshot.server(chosen.id);
+            return server.copied().ok_or(DropReason::NoServer);
+        }
+    }
+    Err(DropReason::ServersFull)
 }

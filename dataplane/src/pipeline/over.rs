@@ -57,6 +57,7 @@ impl<Q: PortQueue> Worker<Q> {
         counter.add(1);
         if over && conn.proto() == Proto::Tcp && conn.mode() == ForwardMode::fullnat {
             conn_gone(&self.counters, conn);
+            self.limits.gone(&self.snapshot, conn);
             K::side_mut(&mut self.sides).conns.let_go(id);
             self.counters.conns.set(self.sides.len());
         } else {

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use super::thresholds::Guarded;
 use crate::counters::WorkerCounters;
 use crate::types::{ServerId, Tick};
 
@@ -32,6 +33,11 @@ impl Load {
         (self.active << 8) + self.active + self.inactive
     }
 
+    /// All of them.
+    pub(super) fn all(self) -> u64 {
+        self.active + self.inactive
+    }
+
     /// sed's and nq's: how long the queue would be with the new connection.
     pub(super) fn expected(self) -> u64 {
         self.active + 1
@@ -40,19 +46,23 @@ impl Load {
 
 /// What one worker knows of a server beside its own count.
 #[derive(Debug, Clone, Copy, Default)]
-struct Known {
-    others: Load,
+pub(super) struct Known {
+    pub(super) others: Load,
     overloaded: bool,
+    /// Its place in [`Loads::guarded`].
+    pub(super) guarded: Option<u32>,
 }
 
 /// The loads of all servers, as one worker knows them.
 #[derive(Debug)]
 pub struct Loads {
-    own: Arc<WorkerCounters>,
-    peers: Vec<Arc<WorkerCounters>>,
+    pub(super) own: Arc<WorkerCounters>,
+    pub(super) peers: Vec<Arc<WorkerCounters>>,
     /// By server id.
-    known: Vec<Known>,
-    /// Servers of services whose scheduler counts.
+    pub(super) known: Vec<Known>,
+    /// Servers with thresholds.
+    pub(super) guarded: Vec<Guarded>,
+    /// Servers of services whose scheduler counts, and those with thresholds.
     watched: Vec<ServerId>,
     /// Where the reading of this tick is in `watched`.
     cursor: usize,
@@ -68,6 +78,7 @@ impl Loads {
             own,
             peers,
             known: Vec::new(),
+            guarded: Vec::new(),
             watched: Vec::new(),
             cursor: 0,
             tick: Tick(0),
@@ -111,7 +122,7 @@ impl Loads {
     }
 
     /// What the other workers count now.
-    fn read(&self, id: ServerId) -> Load {
+    pub(super) fn read(&self, id: ServerId) -> Load {
         let mut sum = Load::default();
         for cells in self.peers.iter().filter_map(|p| p.servers.get(id)) {
             sum.active = sum.active.wrapping_add(cells.active.get());
@@ -129,6 +140,9 @@ impl Loads {
             let others = self.read(id);
             if let Some(known) = self.known.get_mut(id.0 as usize) {
                 known.others = others;
+                if known.guarded.is_some() {
+                    self.review(id);
+                }
             }
             self.cursor += 1;
         }

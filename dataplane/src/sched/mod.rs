@@ -36,6 +36,7 @@ mod sed;
 mod sh;
 #[cfg(test)]
 mod tests;
+mod thresholds;
 mod twos;
 mod wlc;
 mod wrr;

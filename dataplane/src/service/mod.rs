@@ -30,7 +30,7 @@ mod tests;
 pub use classifier::{Classifier, Pattern};
 pub use key::{AddressRange, Asked, Mark, PortRange, ServiceKey};
 pub use marks::{MarkRule, Marks};
-pub use policy::{Policy, ServerPolicy};
+pub use policy::{Excess, Limits, Policy, Rates, ServerPolicy, Thresholds};
 pub use quic::{Quic, QuicLb, QuicServerId};
 
 use ranges::Ranges;

@@ -265,6 +265,7 @@ impl Director {
             (0..n).map(|_| Arc::new(WorkerCounters::new(2))).collect();
         for (me, ((wan, lan), links)) in (0..shape.workers).zip(ends) {
             let counters = others_last(&counters, me.into());
+            counters[0].reserve(&snapshot);
             for id in 0..12 {
                 counters[0].servers.reserve(ServerId(id));
             }
@@ -315,6 +316,13 @@ impl Director {
             d.settle();
         }
         d
+    }
+
+    /// Gives every worker other services, as control does.
+    pub fn publish(&mut self, snapshot: Snapshot) {
+        let snapshot = Arc::new(snapshot);
+        self.counters.iter().for_each(|c| c.reserve(&snapshot));
+        self.tell(|| Command::Snapshot(Arc::clone(&snapshot)));
     }
 
     /// Tells every worker.

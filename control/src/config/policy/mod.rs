@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 pub(super) mod access;
+mod limits;
 mod one_packet;
 mod quic;
+mod thresholds;
 
 use weir_dataplane::service::{Policy, ServerPolicy};
 
@@ -21,12 +23,14 @@ pub(super) fn of_service(p: &mut Problems<'_>, section: &Section<'_>) -> Policy 
         one_packet: one_packet::read(p, section),
         quic: quic::of_service(p, section),
         access: None, // resolved when all of the file is read
+        limits: limits::limits(p, section),
     }
 }
 
 /// Of a `[[service.real_server]]`.
 pub(super) fn of_server(p: &mut Problems<'_>, section: &Section<'_>) -> ServerPolicy {
     ServerPolicy {
+        thresholds: thresholds::thresholds(p, section),
         quic_server_id: quic::of_server(p, section),
         ..ServerPolicy::default()
     }

@@ -7,7 +7,9 @@ use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Options, Rows, SchedulerKind};
-use weir_dataplane::service::{Policy, QuicServerId, ServerPolicy, ServiceKey};
+use weir_dataplane::service::{
+    Excess, Limits, Policy, QuicServerId, Rates, ServerPolicy, ServiceKey, Thresholds,
+};
 use weir_dataplane::{Proto, Tick};
 
 use super::super::reader::Key;
@@ -931,4 +933,37 @@ fn one_packet_and_quic() {
     let plain = right(&plain);
     let quic = plain.services[1].policy.quic.as_ref().unwrap();
     assert_eq!(quic.configs.iter().flatten().count(), 0);
+}
+
+#[test]
+fn thresholds_and_limits() {
+    let text = MINIMAL.replace(
+        "[[service.real_server]]",
+        "limits = { connections_per_second = 1_000, bits_per_second = \"10G\", excess = \"reset\", \
+         per_client = { connections = 5, packets_per_second = 7, prefix_ipv6 = 56 } }\n\
+         [[service.real_server]]\nupper_threshold = 100\nlower_threshold = 80",
+    );
+    let service = &right(&text).services[0];
+    let limits = Limits {
+        service: Rates {
+            connections_per_second: 1_000,
+            bits_per_second: 10_000_000_000,
+            ..Rates::default()
+        },
+        client: Rates {
+            connections: 5,
+            packets_per_second: 7,
+            ..Rates::default()
+        },
+        prefix4: 32,
+        prefix6: 56,
+        excess: Excess::Reset,
+    };
+    assert_eq!(service.policy.limits, limits);
+    let thresholds = Thresholds {
+        upper: 100,
+        lower: 80,
+    };
+    assert_eq!(service.servers[0].policy.thresholds, thresholds);
+    assert_eq!(right(MINIMAL).services[0].policy, Policy::default());
 }
