@@ -102,6 +102,8 @@ drop_reasons! {
     BadIcmpChecksum => "bad_icmp_checksum",
     /// An ICMP error about a flow that its other side could make nothing of.
     IcmpUntranslatable => "icmp_untranslatable",
+    /// A SIP packet without a Call-ID to a service that is persistent by it.
+    NoCallId => "no_call_id",
     /// Same source and destination address and port (a land attack).
     Land => "land",
     /// A UDP fragment without a checksum on its way to IPv6, which wants one (RFC 7915 4.5).
@@ -232,6 +234,10 @@ pub struct WorkerCounters {
     pub conns_dismissed: Cell,
     /// Connections that no limit for clients was applied to: the table of clients was full.
     pub limit_untracked: Cell,
+    /// Persistence templates standing.
+    pub templates: Cell,
+    /// Templates given up because their table was full.
+    pub templates_evicted: Cell,
     /// Local ports taken early from a connection in TIME_WAIT, under shortage.
     pub lip_early_reuse: Cell,
     /// ICMP errors about balanced flows passed on, translated where it takes that.
@@ -374,6 +380,8 @@ impl WorkerCounters {
             conns_reused: Cell::default(),
             conns_dismissed: Cell::default(),
             limit_untracked: Cell::default(),
+            templates: Cell::default(),
+            templates_evicted: Cell::default(),
             lip_early_reuse: Cell::default(),
             icmp_errors: Cell::default(),
             mss_clamped: Cell::default(),

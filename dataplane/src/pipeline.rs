@@ -22,7 +22,7 @@ use crate::packet::icmp::Problem;
 use crate::packet::tcp::flags::RST;
 use crate::packet::{self, Flow, Key, Key6, Kind, checksum, eth};
 use crate::route::{Hop, Reach};
-use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame};
+use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame, Progress};
 use crate::types::{CoreId, Proto, Tick};
 use crate::worker::Worker;
 
@@ -43,6 +43,7 @@ mod odd;
 mod one_packet;
 mod open;
 mod over;
+mod persist;
 mod punt;
 mod quic;
 mod quoted;
@@ -354,7 +355,7 @@ impl<Q: PortQueue> Worker<Q> {
             return self.answer_past_us(lane, frame, flow, answered, now);
         }
         let first = self.first(lane, &frame);
-        let opened = self.open(first, flow, 0, now);
+        let opened = self.open(first, flow, Progress::default(), now);
         self.go_on(lane, frame, flow, opened, now);
     }
 

@@ -14,6 +14,7 @@ use rtrb::{Consumer, Producer};
 use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
 use crate::conn::side::SideTable;
 use crate::conn::state::Standing;
+use crate::conn::templates::Templates;
 use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
@@ -197,6 +198,8 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) asking: Option<(CoreId, Message)>,
     /// What some connections need beside their entry.
     pub(crate) records: SideTable,
+    /// Which servers clients go to.
+    pub(crate) templates: Templates,
     /// Always there between bursts.
     pub(crate) columns: Option<Box<Columns>>,
     commands: Consumer<Command>,
@@ -233,6 +236,12 @@ impl<Q: PortQueue> Worker<Q> {
         let connections = setup.max_connections.saturating_add(setup.max_connections6);
         let records = SideTable::new(connections);
         let records = records.map_err(|source| SetupError::Memory {
+            connections,
+            source,
+        })?;
+        let room = templates_for(connections);
+        let templates = Templates::new(steer.me(), room, [secret[0], secret[3]]);
+        let templates = templates.map_err(|source| SetupError::Memory {
             connections,
             source,
         })?;
@@ -274,6 +283,7 @@ impl<Q: PortQueue> Worker<Q> {
             fragments: frag::Store::new(DATAGRAMS, frag::FRAGMENTS_HELD as u16, secret[2]),
             asking: None,
             records,
+            templates,
             columns: Some(Box::default()),
             commands,
             events,
@@ -288,6 +298,7 @@ impl<Q: PortQueue> Worker<Q> {
     /// do and the core may rest.
     pub fn poll_once(&mut self, now: Tick) -> usize {
         let mut work = self.take_commands(now);
+        self.expire_templates(now);
         let rules = &self.snapshot.rules;
         let short = self.sides.are_short(rules, self.steer.workers());
         self.secure_tcp = rules.secure(short);
@@ -563,6 +574,7 @@ impl<Q: PortQueue> Worker<Q> {
         self.server_hops.clear();
         self.server_hops.resize(servers, unknown);
         self.redirect_ticks = snapshot.timeouts.longest() + REDIRECT_GRACE;
+        self.templates.silence = self.redirect_ticks;
         let counted = snapshot.services().filter(|s| s.scheduler.kind().counts());
         let counted = counted.flat_map(|s| s.servers.iter().map(|c| c.id));
         let guarded = || snapshot.servers().filter(|s| s.policy.thresholds.are_on());
@@ -690,15 +702,23 @@ fn side<K: Key>(
     Ok(Side { conns, local_ports })
 }
 
+/// Room for templates beside so many connections: one for every four, as clients come back.
+fn templates_for(connections: u32) -> u32 {
+    (connections / 4).clamp(1024, 1 << 24)
+}
+
 /// Lets connections of one family run out.
 fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usize {
     let (counters, limits, snapshot) = (&worker.counters, &worker.limits, &worker.snapshot);
     let mut expired = 0;
-    let notes = std::cell::RefCell::new(Notes::new());
+    let notes = std::cell::RefCell::new(Notes::default());
     let note = |conn: &Conn<K>, stands| {
         if let Some(keys) = redirected_keys(conn) {
             // One for each record at most, and that is what it has room for.
-            let _ = notes.borrow_mut().try_push((keys, stands));
+            let _ = notes.borrow_mut().redirected.try_push((keys, stands));
+        }
+        if let Some(template) = conn.template() {
+            let _ = notes.borrow_mut().controlled.try_push((template, stands));
         }
     };
     let conns = &mut K::side_mut(&mut worker.sides).conns;

@@ -40,13 +40,13 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("access", "{ allow = [\"10.0.0.0/8\"] }"),
     Key::new("timeouts", "{ established = \"90s\" }"),
     Key::new("limits", "{ connections = 10_000 }"),
+    Key::new("persistence", "{ timeout = \"300s\", netmask = 24 }"),
     Key::new("slow_start", "\"none\""),
     Key::new("removal", "\"keep\""),
     Key::new("one_packet", "false"),
     Key::new("quic", "false"),
     Key::new("quic_lb", "[[service.quic_lb]]"),
     Key::new("real_server", "[[service.real_server]]"),
-    Key::planned("persistence"),
     Key::planned("health_check"),
 ];
 pub(super) const REAL_SERVER: &[Key] = &[
@@ -148,6 +148,10 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
     let address = section.parsed(p, "address", vips::vips);
     let of_address = address.as_ref().map(|a| a.value.vips.is_ipv6());
     let fwmark = section.integer(p, "fwmark", 1..=u32::MAX, "");
+    let about = policy::About {
+        v6: family.as_ref().map(|f| f.value).or(of_address),
+        protocol: protocol.as_ref().map(|p| p.value),
+    };
     let draft = ServiceDraft {
         name: section.parsed(p, "name", scalars::label),
         v6: family.map(|f| f.value).or(of_address),
@@ -165,7 +169,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
             .map_or(ClientAddress::none, |c| c.value),
         timeouts: states::changes(p, &section),
         turnover: turnover::turnover(p, &section),
-        policy: policy::of_service(p, &section),
+        policy: policy::of_service(p, &section, about),
         servers: servers(p, &section),
         section,
     };

@@ -54,6 +54,7 @@ pub(super) const IPVS: &[Key] = &[
     Key::new("secure_tcp", "0"),
     Key::new("conn_reuse_mode", "1"),
     Key::new("expire_nodest_conn", "false"),
+    Key::new("expire_quiescent_template", "false"),
     Key::new("pmtu_disc", "true"),
     Key::new("drop_entry", "0"),
     Key::new("drop_packet", "0"),
@@ -88,6 +89,10 @@ pub(super) fn rules(p: &mut Problems<'_>, top: &Section<'_>) -> Rules {
     let sloppy_tcp = flag("sloppy_tcp", default.sloppy_tcp);
     let sloppy_sctp = flag("sloppy_sctp", default.sloppy_sctp);
     let expire_nodest_conn = flag("expire_nodest_conn", default.expire_nodest_conn);
+    let expire_quiescent_template = flag(
+        "expire_quiescent_template",
+        default.expire_quiescent_template,
+    );
     let pmtu_disc = flag("pmtu_disc", default.pmtu_disc);
     let mut mode = |key, default| {
         let mode = section.integer(p, key, 0..=3, "");
@@ -120,6 +125,7 @@ pub(super) fn rules(p: &mut Problems<'_>, top: &Section<'_>) -> Rules {
         secure_tcp,
         conn_reuse_mode,
         expire_nodest_conn,
+        expire_quiescent_template,
         pmtu_disc,
         drop_entry,
         drop_packet,

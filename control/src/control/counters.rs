@@ -35,6 +35,8 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         conns_reused,
         conns_dismissed,
         limit_untracked,
+        templates,
+        templates_evicted,
         lip_early_reuse,
         icmp_errors,
         mss_clamped,
@@ -131,6 +133,12 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "conns_dismissed",
             "Connections ended because their real server leaves (removal, weir drain --reset-after).",
             conns_dismissed,
+        ),
+        ("templates", "Persistence templates standing.", templates),
+        (
+            "templates_evicted",
+            "Persistence templates given up because their table was full.",
+            templates_evicted,
         ),
         (
             "limit_untracked",

@@ -1,11 +1,16 @@
 //! In what the policies of a service or a server differ, for people.
 #![forbid(unsafe_code)]
 
-use weir_dataplane::service::{Policy, QuicServerId, ServerPolicy};
+use weir_dataplane::Tick;
+use weir_dataplane::service::{Engine, Persistence, Policy, QuicServerId, ServerPolicy};
 
 /// Of a service: a phrase for each key, such as `persistence 300s to none`.
 pub(super) fn of_service(before: &Policy, after: &Policy) -> Vec<String> {
     let mut keys = Vec::new();
+    if before.persistence != after.persistence {
+        let (old, new) = (persistence(before), persistence(after));
+        keys.push(format!("persistence {old} to {new}"));
+    }
     if before.one_packet != after.one_packet {
         keys.push(format!(
             "one_packet {} to {}",
@@ -38,6 +43,23 @@ fn access(policy: &Policy) -> String {
             format!("{} networks in {kib} KiB{closes}", access.prefixes)
         }
     }
+}
+
+/// A service's persistence, as listings show it.
+pub(crate) fn persistence(policy: &Policy) -> String {
+    let Some(Persistence {
+        ticks,
+        prefix,
+        engine,
+    }) = policy.persistence
+    else {
+        return "none".to_owned();
+    };
+    let engine = match engine {
+        Engine::Address => "",
+        Engine::Sip => " sip",
+    };
+    format!("{}s /{prefix}{engine}", ticks / Tick::PER_SECOND)
 }
 
 /// Of a real server.

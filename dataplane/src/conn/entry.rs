@@ -4,7 +4,7 @@
 //!  IPv4  0           8            16       20       24        28         32
 //!        | cip vip   | rip lip    | c,v    | r,l    | server  | state .. | deadline
 //!        36       40         44      48       52        56       60         64
-//!        | hop ep | l4 l3 d  | side  | ack in | ack out | pkts ws | created
+//!        | hop ep | l4 l3 d  | side  | template         | pkts ws | created
 //!  IPv6  the same behind addresses of 32 bytes: 112 of 128 bytes
 //! ```
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 
 use super::side::SideId;
 use super::state::{Direction, State};
+use super::templates::TemplateRef;
 use crate::forward::ForwardMode;
 use crate::packet::checksum::Diff;
 use crate::packet::{Key, Key4};
@@ -51,8 +52,8 @@ pub struct Conn<K: Key = Key4> {
     pub(crate) l3_diff: Diff,
     /// Index into a side table (sequence deltas, byte counts); while free: the next free entry.
     pub(super) side: u32,
-    /// The last acknowledgement number seen from the client and from the server.
-    pub(crate) last_ack: [u32; 2],
+    /// The template that controls it, as [`TemplateRef`] packs it; 0: none.
+    pub(super) template: [u32; 2],
     /// Packets from the client, saturating.
     pub(crate) in_packets: u16,
     /// The wheel slot that holds this entry's one valid record.
@@ -180,7 +181,7 @@ impl<K: Key> Conn<K> {
             l4_diff: l3_diff.plus(Diff::of(&[(inb.ports(), left.ports())])),
             l3_diff,
             side: 0,
-            last_ack: [0; 2],
+            template: [0; 2],
             in_packets: 0,
             wheel_slot: super::wheel::NO_SLOT,
             created: now,
@@ -338,6 +339,17 @@ impl<K: Key> Conn<K> {
             false if self.mode().is_one_way() => others,
             false => others.with_aside(),
         };
+    }
+
+    /// The template that controls it.
+    #[inline]
+    pub(crate) fn template(&self) -> Option<TemplateRef> {
+        TemplateRef::unpacked(self.template)
+    }
+
+    /// Has a template control it.
+    pub(crate) fn set_template(&mut self, template: Option<TemplateRef>) {
+        self.template = template.map_or([0; 2], TemplateRef::packed);
     }
 
     /// The worker that has the connection which this redirect stands for.

@@ -19,6 +19,8 @@ unsafe impl<K: crate::packet::Key> Zeroable for super::entry::Conn<K> {}
 unsafe impl Zeroable for super::index::Line {}
 // SAFETY: plain numbers, and `ClientAddress`, whose zero is `ClientAddress::none`.
 unsafe impl Zeroable for super::side::Record {}
+// SAFETY: plain numbers and newtypes of them.
+unsafe impl Zeroable for super::templates::Template {}
 // SAFETY: arrays of plain numbers.
 unsafe impl Zeroable for super::wheel::Chunk {}
 

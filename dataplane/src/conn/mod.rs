@@ -14,6 +14,7 @@ mod memory;
 pub(crate) mod side;
 pub mod state;
 mod table;
+pub mod templates;
 #[cfg(test)]
 mod tests;
 mod wheel;

@@ -18,6 +18,7 @@ pub mod key;
 pub mod mss;
 pub mod quic;
 pub mod sctp;
+pub mod sip;
 pub mod tcp;
 #[cfg(test)]
 mod tests;

@@ -20,17 +20,24 @@ use arrayvec::ArrayVec;
 use super::family::Family;
 use super::open::{Opened, Refusal};
 use crate::conn::state::Direction;
+use crate::conn::templates::TemplateRef;
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
 use crate::forward::ForwardMode;
 use crate::io::{BURST, Frame, PortQueue};
 use crate::packet::{self, Flow, Key4, Key6, Parsed};
-use crate::steer::{Errand, FragmentOf, Keys, Message};
+use crate::steer::{Errand, FragmentOf, Keys, Message, Progress};
 use crate::types::{CoreId, PortId, ServerId, Tick};
 use crate::worker::Worker;
 
-/// What turned up while timers were looked at, at most one for each record.
-pub(crate) type Notes = ArrayVec<(Keys, bool), 128>;
+/// What turned up while timers were looked at, at most one of each kind for each record.
+#[derive(Default)]
+pub(crate) struct Notes {
+    /// Connections whose answers another worker passes on, and whether they stand.
+    pub(crate) redirected: ArrayVec<(Keys, bool), 128>,
+    /// Templates, and whether what they control stands.
+    pub(crate) controlled: ArrayVec<(TemplateRef, bool), 128>,
+}
 
 impl<Q: PortQueue> Worker<Q> {
     /// Takes what other workers say.
@@ -80,13 +87,13 @@ impl<Q: PortQueue> Worker<Q> {
             Message::Ask {
                 keys,
                 server,
-                tries,
+                progress,
             } => {
                 let granted = self.redirect(keys, from, now);
                 let told = Message::Told {
                     keys,
                     server,
-                    tries,
+                    progress,
                     granted,
                 };
                 self.send_errand(from, told, frame);
@@ -94,14 +101,24 @@ impl<Q: PortQueue> Worker<Q> {
             Message::Told {
                 keys,
                 server,
-                tries,
+                progress,
                 granted,
             } => {
                 if let Some((port, frame)) = frame {
                     let lane = usize::from(port.0);
-                    self.told(lane, frame, keys, server, (tries, granted), now);
+                    self.told(lane, frame, keys, server, (progress, granted), now);
                 }
             }
+            Message::Template(question, progress) => {
+                let named = self.name_server(&question, progress, now);
+                self.send_errand(from, named, frame);
+            }
+            Message::Named(of, progress) => {
+                if let Some((port, frame)) = frame {
+                    self.server_named(usize::from(port.0), frame, of, progress, now);
+                }
+            }
+            Message::Controlled(template, stands) => self.templates.hear(template, stands),
             Message::Fragment(of) => {
                 if let Some((port, frame)) = frame {
                     self.fragment_of(usize::from(port.0), frame, of, now);
@@ -180,7 +197,7 @@ impl<Q: PortQueue> Worker<Q> {
         frame: Q::Frame,
         keys: Keys,
         server: ServerId,
-        told: (u8, bool),
+        told: (Progress, bool),
         now: Tick,
     ) {
         match packet::parse(frame.bytes(), true) {
@@ -200,7 +217,7 @@ impl<Q: PortQueue> Worker<Q> {
         frame: Q::Frame,
         inbound: K,
         keys: Keys,
-        (server, (_, granted)): (ServerId, (u8, bool)),
+        (server, (progress, granted)): (ServerId, (Progress, bool)),
         now: Tick,
     ) {
         let conns = &K::side(&self.sides).conns;
@@ -208,15 +225,20 @@ impl<Q: PortQueue> Worker<Q> {
         if let (None, true, Some(outbound)) = (known, granted, K::narrowed(&keys.outbound)) {
             let chosen = self.snapshot.server(server).copied();
             let chosen = chosen.filter(|s| s.forward == ForwardMode::nat);
-            let opened = chosen.map(|s| self.open_granted(inbound, outbound, &s, false, now));
-            if !matches!(opened, Some(Ok(_))) {
+            let opened =
+                chosen.map(|s| self.open_granted(inbound, outbound, &s, false, progress, now));
+            let opened = opened.unwrap_or(Err(DropReason::NoServer));
+            if opened.is_err() {
                 self.release(keys);
             }
+            let opened = opened.map(Opened::Same).map_err(Refusal::Drop);
+            self.controlled::<K>(progress.template, &opened);
         } else if let (Some(hit), true) = (known, granted) {
             let stands = conns.get(hit.id).key(Direction::Outbound).widened();
             if stands != keys.outbound {
                 self.release(keys);
             }
+            self.not_needed(progress.template);
         }
         let conns = &K::side(&self.sides).conns;
         match conns.lookup(conns.hash(&inbound), &inbound) {
@@ -226,7 +248,12 @@ impl<Q: PortQueue> Worker<Q> {
                 let of = FragmentOf::Flow { key, says, id, len };
                 self.fragment_of(lane, frame, of, now);
             }
-            None => self.counters.dropped(DropReason::ReplyKeyTaken),
+            None => {
+                if !granted {
+                    self.not_needed(progress.template);
+                }
+                self.counters.dropped(DropReason::ReplyKeyTaken);
+            }
         }
     }
 
@@ -238,7 +265,7 @@ impl<Q: PortQueue> Worker<Q> {
         flow: &Flow<K>,
         keys: Keys,
         server: ServerId,
-        (tries, granted): (u8, bool),
+        (progress, granted): (Progress, bool),
         now: Tick,
     ) {
         let conns = &K::side(&self.sides).conns;
@@ -248,6 +275,7 @@ impl<Q: PortQueue> Worker<Q> {
             if granted && !stands {
                 self.release(keys);
             }
+            self.not_needed(progress.template);
             return self.carry_on(lane, frame, flow, hit, now);
         }
         let opened = match (
@@ -257,17 +285,25 @@ impl<Q: PortQueue> Worker<Q> {
         ) {
             (true, Some(chosen), Some(outbound)) if chosen.forward == ForwardMode::nat => {
                 let chosen = *chosen;
-                let id = self.open_granted(flow.key, outbound, &chosen, true, now);
+                let id = self.open_granted(flow.key, outbound, &chosen, true, progress, now);
                 if id.is_err() {
                     self.release(keys);
                 }
-                id.map(Opened::Same).map_err(Refusal::Drop)
+                let opened = id.map(Opened::Same).map_err(Refusal::Drop);
+                self.controlled::<K>(progress.template, &opened);
+                opened
             }
             (true, ..) => {
                 self.release(keys);
-                self.open(self.first(lane, &frame), flow, tries, now)
+                self.open(self.first(lane, &frame), flow, progress, now)
             }
-            (false, ..) => self.open(self.first(lane, &frame), flow, tries + 1, now),
+            (false, ..) => {
+                let progress = Progress {
+                    tries: progress.tries + 1,
+                    ..progress
+                };
+                self.open(self.first(lane, &frame), flow, progress, now)
+            }
         };
         self.go_on(lane, frame, flow, opened, now);
     }
@@ -281,7 +317,10 @@ impl<Q: PortQueue> Worker<Q> {
     /// Tells the owners of answers' keys what the timers turned up: connections that go on
     /// (`true`) and such that are gone.
     pub(crate) fn pass_notes(&mut self, notes: &Notes) {
-        for &(keys, stands) in notes {
+        for &(template, stands) in &notes.controlled {
+            self.tell_template(template, stands);
+        }
+        for &(keys, stands) in &notes.redirected {
             let owner = self.steer.owner(&keys.outbound);
             let message = match stands {
                 true => Message::Keep(keys),

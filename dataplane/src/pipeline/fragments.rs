@@ -22,7 +22,7 @@ use crate::forward::Part;
 use crate::frag::{Arrived, FRAGMENTS_HELD, Piece};
 use crate::io::{Frame, PortQueue};
 use crate::packet::{self, Flow, Key6, Kind, eth, ipv4, ipv6, sctp, tcp};
-use crate::steer::{FragmentOf, Message};
+use crate::steer::{FragmentOf, Message, Progress};
 use crate::types::{Proto, Tick};
 use crate::worker::Worker;
 
@@ -152,6 +152,18 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// A part of a datagram whose flow is ours.
     pub(super) fn fragment_of(&mut self, lane: usize, frame: Q::Frame, of: FragmentOf, now: Tick) {
+        self.part_named(lane, frame, of, Progress::default(), now);
+    }
+
+    /// The same, of which something was asked already.
+    pub(super) fn part_named(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        of: FragmentOf,
+        progress: Progress,
+        now: Tick,
+    ) {
         let FragmentOf::Flow { key, says, id, len } = of else {
             return;
         };
@@ -172,8 +184,8 @@ impl<Q: PortQueue> Worker<Q> {
             ttl: super::icmp::hops(bytes),
         };
         match key.unmapped() {
-            Some(key) => self.part(lane, frame, &flow.with_key(key), (of, part), now),
-            None => self.part(lane, frame, &flow, (of, part), now),
+            Some(key) => self.part(lane, frame, &flow.with_key(key), (of, part), progress, now),
+            None => self.part(lane, frame, &flow, (of, part), progress, now),
         }
     }
 
@@ -183,6 +195,7 @@ impl<Q: PortQueue> Worker<Q> {
         frame: Q::Frame,
         flow: &Flow<K>,
         (of, part): (FragmentOf, Part),
+        progress: Progress,
         now: Tick,
     ) {
         let conns = &K::side(&self.sides).conns;
@@ -192,9 +205,11 @@ impl<Q: PortQueue> Worker<Q> {
                 let port = self.lanes[lane].port.id;
                 return self.send_errand(core, Message::Fragment(of), Some((port, frame)));
             }
+            self.not_needed(progress.template);
             return self.carry_part(lane, frame, flow, hit, part, now);
         }
         if let Some((flow, hit)) = self.find_translated(flow) {
+            self.not_needed(progress.template);
             return self.carry_part(lane, frame, &flow, hit, part, now);
         }
         if let Some((owner, hit)) = self.find_answered(flow) {
@@ -217,10 +232,10 @@ impl<Q: PortQueue> Worker<Q> {
         }
         let dir = Direction::Inbound;
         let first = First {
-            whole: false,
+            part: Some(of),
             ..self.first(lane, &frame)
         };
-        match self.open(first, flow, 0, now) {
+        match self.open(first, flow, progress, now) {
             Ok(Opened::Same(id)) => {
                 self.begin_carrying::<K>(id, flow.says, now);
                 self.carry_part(lane, frame, flow, Hit { id, dir }, part, now);

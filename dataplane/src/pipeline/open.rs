@@ -15,8 +15,8 @@ use crate::io::{Frame, PortQueue};
 use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
 use crate::sched::{Loads, Memory, Request};
 use crate::service::{Asked, Candidate, Server, Service, Snapshot};
-use crate::steer::{Keys, Message};
-use crate::types::{PortId, Proto, Tick};
+use crate::steer::{FragmentOf, Keys, Message, Progress};
+use crate::types::{PortId, Proto, ServiceId, Tick};
 use crate::worker::Worker;
 
 /// Servers tried for one packet when answers of the chosen one cannot be told apart (NAT).
@@ -64,8 +64,8 @@ pub(super) struct First<'f> {
     pub(super) port: PortId,
     /// Its frame.
     pub(super) frame: &'f [u8],
-    /// It is no fragment.
-    pub(super) whole: bool,
+    /// The datagram that it is a fragment of, if it is one.
+    pub(super) part: Option<FragmentOf>,
 }
 
 impl<Q: PortQueue> Worker<Q> {
@@ -74,17 +74,17 @@ impl<Q: PortQueue> Worker<Q> {
         First {
             port: self.lanes[lane].port.id,
             frame: frame.bytes(),
-            whole: true,
+            part: None,
         }
     }
 
-    /// Opens the connection that `flow` asks for; `tries` servers were refused before.
+    /// Opens the connection that `flow` asks for, as far as that is not done.
     #[inline(never)]
     pub(super) fn open<K: Family>(
         &mut self,
         first: First<'_>,
         flow: &Flow<K>,
-        tries: u8,
+        mut progress: Progress,
         now: Tick,
     ) -> Result<Opened, Refusal> {
         let service = wanted_service(&self.snapshot, first, flow)?;
@@ -97,15 +97,40 @@ impl<Q: PortQueue> Worker<Q> {
         if from == to {
             return Err(DropReason::Land.into());
         }
-        if tries == 0 {
+        if progress == Progress::default() {
             self.defense.admit(service, from.ip())?;
+            if self.limits.is_on() {
+                self.limits.admit(service, from.ip(), now)?;
+            }
         }
-        if self.limits.is_on() && tries == 0 {
-            self.limits.admit(service, from.ip(), now)?;
+        let (id, persistence) = (service.id, service.policy.persistence);
+        if let Some(persistence) = persistence {
+            self.persist(first, flow, (id, persistence), &mut progress, now)?;
         }
-        let flags = one_packet::flags(service, k, first.whole);
+        let opened = self.open_to(first, id, flow, progress, now);
+        self.controlled::<K>(progress.template, &opened);
+        opened
+    }
+
+    /// Opens a connection of this service.
+    #[inline(always)]
+    fn open_to<K: Family>(
+        &mut self,
+        first: First<'_>,
+        service: ServiceId,
+        flow: &Flow<K>,
+        mut progress: Progress,
+        now: Tick,
+    ) -> Result<Opened, Refusal> {
+        let service = self.snapshot.service(service);
+        let service = service.ok_or(DropReason::NoServer)?;
+        let k = &flow.key;
+        let (from, to) = (k.source(), k.destination());
+        let flags = one_packet::flags(service, k, first.part.is_none());
         let by_cid = self.by_cid(service, first.frame, flow);
-        for tries in tries..TRIES {
+        // A template's server is the only one.
+        let tries = if progress.server.is_some() { 1 } else { TRIES };
+        while progress.tries < tries {
             let request = Request {
                 source: from,
                 destination: to.ip(),
@@ -113,13 +138,18 @@ impl<Q: PortQueue> Worker<Q> {
                 now,
             };
             let (loads, memories) = (&mut self.loads, &mut self.memories);
-            let server = match by_cid.server {
-                Some(server) => server,
-                None => pick_server(&self.snapshot, service, request, loads, memories)?,
+            let server = match (progress.server, by_cid.server) {
+                (Some(server), _) => {
+                    let server = self.snapshot.server(server);
+                    *server.ok_or(DropReason::NoServer)?
+                }
+                (None, Some(server)) => server,
+                (None, None) => pick_server(&self.snapshot, service, request, loads, memories)?,
             };
             let mut address = server.address;
-            if address.port() == 0 {
-                // A server of an every-port service gets the port that the client asked for.
+            if address.port() == 0 || service.key.port().is_some_and(|port| port != to.port()) {
+                // A server of an every-port service gets the port that the client asked for; so
+                // does FTP's for a data connection.
                 address.set_port(to.port());
             }
             let new = |inbound, outbound| NewConn {
@@ -178,7 +208,7 @@ impl<Q: PortQueue> Worker<Q> {
                 let message = Message::Ask {
                     keys,
                     server,
-                    tries,
+                    progress,
                 };
                 self.asking = Some((owner, message));
                 return Err(Refusal::Ask);
@@ -187,6 +217,7 @@ impl<Q: PortQueue> Worker<Q> {
             if conns.lookup(conns.hash(&answers), &answers).is_none() {
                 return Ok(Opened::Same(self.insert(&new(*k, answers), now)?));
             }
+            progress.tries += 1;
         }
         Err(DropReason::ReplyKeyTaken.into())
     }
@@ -198,6 +229,7 @@ impl<Q: PortQueue> Worker<Q> {
         outbound: K,
         server: &Server,
         whole: bool,
+        progress: Progress,
         now: Tick,
     ) -> Result<ConnId, DropReason> {
         let service = self.snapshot.service(server.service);
@@ -207,7 +239,8 @@ impl<Q: PortQueue> Worker<Q> {
         {
             return Ok(id);
         }
-        if !self.loads.reserve(server.id) {
+        // A template's clients come whatever the threshold, as in LVS.
+        if progress.server.is_none() && !self.loads.reserve(server.id) {
             return Err(DropReason::ServersFull); // meanwhile; the client tries again
         }
         let new = NewConn {
@@ -276,6 +309,9 @@ impl<Q: PortQueue> Worker<Q> {
             self.counters.conns.set(self.sides.len());
             if let Some(keys) = redirected_keys(&conn) {
                 self.release(keys);
+            }
+            if let Some(template) = conn.template() {
+                self.tell_template(template, false);
             }
         }
     }
@@ -355,7 +391,7 @@ fn wanted_service<'a, K: Key>(
 }
 
 /// The server for a new connection, with a place under its threshold.
-fn pick_server(
+pub(super) fn pick_server(
     snapshot: &Snapshot,
     service: &Service,
     request: Request,

@@ -133,6 +133,16 @@ impl Loads {
         true
     }
 
+    /// Gives a place back that was reserved for a connection of another worker's.
+    pub(crate) fn unreserve(&mut self, id: ServerId) {
+        if let Some(known) = self.known.get(id.0 as usize)
+            && known.guarded.is_some()
+            && let Some(cells) = self.own.servers.get(id)
+        {
+            cells.announced.set(cells.announced.get().saturating_sub(1));
+        }
+    }
+
     /// A connection opened to the server: it takes the place that was reserved.
     #[inline]
     pub(crate) fn opened(&mut self, id: ServerId) {

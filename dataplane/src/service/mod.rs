@@ -21,6 +21,7 @@ use crate::types::{Proto, ServerId, ServiceId};
 mod classifier;
 mod key;
 mod marks;
+mod persistence;
 mod policy;
 mod quic;
 mod ranges;
@@ -30,6 +31,7 @@ mod tests;
 pub use classifier::{Classifier, Pattern};
 pub use key::{AddressRange, Asked, Mark, PortRange, ServiceKey};
 pub use marks::{MarkRule, Marks};
+pub use persistence::{Engine, Persistence};
 pub use policy::{Excess, Limits, Policy, Rates, ServerPolicy, Thresholds};
 pub use quic::{Quic, QuicLb, QuicServerId};
 
@@ -179,6 +181,8 @@ type Chunk = Arc<[Option<Server>; CHUNK]>;
 pub struct Snapshot {
     /// Grows by one with each publication.
     pub generation: u64,
+    /// A service of port 21 is persistent: its data connections are its own.
+    has_ftp: bool,
     /// Connection timeouts, by service.
     pub timeouts: TimeoutSets,
     /// When connections open and are given up.
@@ -228,11 +232,24 @@ impl Snapshot {
     pub fn addressed(&self, asked: &Asked) -> Option<&Service> {
         let vip = asked.destination.ip();
         let at = |port| self.by_key.get(&packed(asked.proto, vip, port)).copied();
-        let id = at(asked.destination.port()).or_else(|| match &self.ranges {
+        let id = at(asked.destination.port());
+        let id = id.or_else(|| if self.has_ftp { self.ftp(asked) } else { None });
+        let id = id.or_else(|| match &self.ranges {
             None => at(0),
             Some(ranges) => ranges.first(asked),
         });
         self.service(id?)
+    }
+
+    /// The persistent FTP service that a data connection may be of, as IPVS has it: to port 20, or
+    /// to one above the privileged ones.
+    #[cold]
+    fn ftp(&self, asked: &Asked) -> Option<ServiceId> {
+        let port = asked.destination.port();
+        let is_data = asked.proto == Proto::Tcp && (port == FTP_DATA || port >= 1024);
+        let key = packed(Proto::Tcp, asked.destination.ip(), FTP);
+        let id = self.by_key.get(&key).copied().filter(|_| is_data)?;
+        self.service(id)?.policy.persistence.map(|_| id)
     }
 
     /// The marking rules.
@@ -303,6 +320,10 @@ impl Snapshot {
         }
     }
 }
+
+/// FTP's ports, of control and of active data connections.
+const FTP: u16 = 21;
+const FTP_DATA: u16 = 20;
 
 /// Collects services and servers into a [`Snapshot`].
 #[derive(Debug, Default)]
@@ -445,7 +466,10 @@ impl SnapshotBuilder {
         }
         let keys = self.services.iter().flatten().map(|s| (s.key, s.id));
         let ranges = Ranges::of(keys, &self.kept, self.old_ranges.as_ref());
+        let mut services = self.services.iter().flatten();
+        let has_ftp = services.any(|s| s.policy.persistence.is_some() && s.key.port() == Some(FTP));
         Snapshot {
+            has_ftp,
             generation,
             timeouts: TimeoutSets::new(self.timeouts, &self.own_timeouts),
             rules: self.rules,

@@ -7,12 +7,15 @@
 
 use std::sync::Arc;
 
+use super::persistence::Persistence;
 use super::quic::{Quic, QuicServerId};
 use crate::defense::access::Access;
 
 /// Of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
+    /// A client's connections go to one server.
+    pub persistence: Option<Persistence>,
     /// Each datagram is scheduled on its own (UDP).
     pub one_packet: bool,
     /// Packets find their server by QUIC connection ID (UDP).

@@ -18,7 +18,7 @@ mod toeplitz;
 pub use classes::{FIRST_PORT, UselessKey};
 pub use rings::{
     Errand, FragmentOf, Handoff, HandoffKind, KernelEnd, KernelFrame, Keys, Links, Message,
-    errand_room, kernel_rings, mesh, transmitter,
+    Progress, Question, errand_room, kernel_rings, mesh, transmitter,
 };
 pub use toeplitz::{KEY_LEN, MICROSOFT_KEY, Toeplitz};
 

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::conn::templates::{TemplateKey, TemplateRef};
 use crate::packet::Key6;
 use crate::types::{CoreId, PortId, ServerId};
 
@@ -41,6 +42,27 @@ pub struct Keys {
     pub outbound: Key6,
 }
 
+/// What was asked for one opening and is answered: it travels with the packet, so that several
+/// questions can follow each other and none is asked twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// How often another server was refused before.
+    pub tries: u8,
+    /// The server that the client's template names; no other will do.
+    pub server: Option<ServerId>,
+    /// That template, which counts this connection already.
+    pub template: Option<TemplateRef>,
+}
+
+/// Asks a template's home for the server of a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// What the packet is of.
+    pub of: FragmentOf,
+    /// Whose template.
+    pub key: TemplateKey,
+}
+
 /// What a datagram's first fragment says of all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FragmentOf {
@@ -69,8 +91,8 @@ pub enum Message {
         keys: Keys,
         /// The server chosen for it.
         server: ServerId,
-        /// How often another server was refused before.
-        tries: u8,
+        /// What is answered already.
+        progress: Progress,
     },
     /// The answer, with the packet.
     Told {
@@ -79,10 +101,16 @@ pub enum Message {
         /// What was asked.
         server: ServerId,
         /// What was asked.
-        tries: u8,
+        progress: Progress,
         /// Whether answers will be passed on; if not, another connection has that key.
         granted: bool,
     },
+    /// With the first packet, to a template's home: which server?
+    Template(Question, Progress),
+    /// The answer, with the packet: the server is in the progress, if there is any.
+    Named(FragmentOf, Progress),
+    /// Of a connection that this template of yours controls: it stands (`true`), or is gone.
+    Controlled(TemplateRef, bool),
     /// A fragment of a datagram of this flow of yours.
     Fragment(FragmentOf),
     /// The connection stands: go on passing its answers on.

@@ -8,6 +8,7 @@ mod one_packet;
 mod quic;
 mod thresholds;
 
+use weir_dataplane::Proto;
 use weir_dataplane::service::{Policy, ServerPolicy};
 
 use super::reader::{Problems, Section};
@@ -17,9 +18,21 @@ pub(super) use one_packet::timeouts;
 #[cfg(test)]
 pub(super) use quic::QUIC_LB;
 
+pub(super) mod persistence;
+
+/// What else is known of a service when its policy is read; `None` where that is missing or wrong.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About {
+    /// Whether its clients speak IPv6.
+    pub(super) v6: Option<bool>,
+    /// Its protocol; none with `fwmark`.
+    pub(super) protocol: Option<Proto>,
+}
+
 /// Of a `[[service]]`.
-pub(super) fn of_service(p: &mut Problems<'_>, section: &Section<'_>) -> Policy {
+pub(super) fn of_service(p: &mut Problems<'_>, section: &Section<'_>, about: About) -> Policy {
     Policy {
+        persistence: persistence::persistence(p, section, about),
         one_packet: one_packet::read(p, section),
         quic: quic::of_service(p, section),
         access: None, // resolved when all of the file is read

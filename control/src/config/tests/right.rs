@@ -406,6 +406,7 @@ fn values_become_what_they_say() {
             am_droprate: 7,
             amemthresh: 2000,
             eviction: Eviction::IdleFirst,
+            expire_quiescent_template: false,
         }
     );
     let own: Vec<_> = config.services[0].timeouts.iter().collect();

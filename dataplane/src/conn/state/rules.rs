@@ -21,6 +21,8 @@ pub struct Rules {
     /// A packet whose server was removed, and a SYN whose server has weight 0, is scheduled
     /// anew.
     pub expire_nodest_conn: bool,
+    /// A client whose template names a server of weight 0 gets another one.
+    pub expire_quiescent_template: bool,
     /// Path MTU discovery through tunnels: DF is copied to the outer header, and a packet with DF
     /// that is too long goes back as an ICMP error. Without it the tunnel's packet is fragmented.
     pub pmtu_disc: bool,
@@ -45,6 +47,7 @@ impl Default for Rules {
             secure_tcp: 0,
             conn_reuse_mode: 1,
             expire_nodest_conn: false,
+            expire_quiescent_template: false,
             pmtu_disc: true,
             drop_entry: 0,
             drop_packet: 0,

@@ -1,0 +1,257 @@
+//! Persistence: a new connection asks the home of its client's template which server it gets.
+//!
+//! ```text
+//!  opener                                        home of (client & netmask, service)
+//!    first packet, Template(question)  ------->    template stands: its server
+//!                                                  none: the scheduler's, and a template
+//!    opens to that server        <------- Named
+//!    now and then                --- Controlled ->  heard of
+//!    connection gone             --- Controlled ->  one fewer; the template may run out
+//! ```
+//! A client whose connections land on different cores so gets one server, and the scheduler is
+//! asked once. Where home is here nothing travels. A retransmission that asks again is answered
+//! the same, and what it does not need is given back.
+#![forbid(unsafe_code)]
+
+use super::family::Family;
+use super::open::{First, Opened, Refusal, pick_server};
+use crate::conn::state::Standing;
+use crate::conn::templates::{TemplateKey, TemplateRef};
+use crate::counters::DropReason;
+use crate::io::{Frame, PortQueue};
+use crate::packet::{self, Flow, Key, Key6, Parsed, eth, sip, udp};
+use crate::sched::Request;
+use crate::service::{Engine, Persistence};
+use crate::steer::{FragmentOf, Message, Progress, Question};
+use crate::types::{CoreId, Proto, ServerId, ServiceId, Tick};
+use crate::worker::Worker;
+
+/// Template slots looked at in one turn for such that have run out.
+const LOOKED_AT_A_TURN: u32 = 4;
+
+/// The Call-ID of a UDP packet, hashed; 0 without one.
+#[cold]
+fn call_id<K: Key>(frame: &[u8], flow: &Flow<K>) -> u64 {
+    let end = eth::HEADER_LEN + usize::from(flow.ip_len);
+    let payload = frame.get(usize::from(flow.l4) + udp::LEN..end);
+    match (flow.key.proto(), payload.and_then(sip::call_id)) {
+        (Proto::Udp, Some(id)) => sip::hashed(id),
+        _ => 0,
+    }
+}
+
+impl<Q: PortQueue> Worker<Q> {
+    /// Finds out which server the client's template names, or has its home asked.
+    #[inline(never)]
+    pub(super) fn persist<K: Family>(
+        &mut self,
+        first: First<'_>,
+        flow: &Flow<K>,
+        (service, persistence): (ServiceId, Persistence),
+        progress: &mut Progress,
+        now: Tick,
+    ) -> Result<(), Refusal> {
+        if progress.server.is_some() {
+            return Ok(());
+        }
+        let client = flow.key.source().ip();
+        let engine = match persistence.engine {
+            Engine::Address => 0,
+            Engine::Sip => match call_id(first.frame, flow) {
+                0 => return Err(DropReason::NoCallId.into()),
+                call_id => call_id,
+            },
+        };
+        let key = TemplateKey::new(service, client, persistence.prefix, engine);
+        let home = self.home_of(&key);
+        if home == self.steer.me() {
+            let (from, to) = (flow.key.source(), flow.key.destination());
+            let request = Request {
+                source: from,
+                destination: to.ip(),
+                key: None,
+                now,
+            };
+            let (server, template) = self.named(persistence.ticks, &key, request)?;
+            (progress.server, progress.template) = (Some(server), Some(template));
+            return Ok(());
+        }
+        let of = first.part.unwrap_or(FragmentOf::Flow {
+            key: flow.key.widened(),
+            says: flow.says,
+            id: 0,
+            len: 0,
+        });
+        let question = Question { of, key };
+        self.asking = Some((home, Message::Template(question, *progress)));
+        Err(Refusal::Ask)
+    }
+
+    /// Where the template lives.
+    fn home_of(&self, key: &TemplateKey) -> CoreId {
+        // Any key that is the same on every worker will do, as long as all of it counts.
+        let (high, low) = ((key.engine >> 32) as u32, key.engine as u32);
+        let about = key.service.0.rotate_left(8) ^ high ^ low;
+        let client = std::net::SocketAddr::new(key.client(), (about >> 16) as u16);
+        let nobody = std::net::SocketAddr::new(key.client(), about as u16);
+        self.steer.owner(&Key6::new(Proto::Tcp, client, nobody))
+    }
+
+    /// The server that the template of `key` names, which lives here; a new one where there is
+    /// none, or its server takes no connections any more. Counts the connection.
+    fn named(
+        &mut self,
+        ticks: u32,
+        key: &TemplateKey,
+        request: Request,
+    ) -> Result<(ServerId, TemplateRef), DropReason> {
+        if let Some((id, server)) = self.templates.find(key) {
+            if self.may_keep(key.service, server) {
+                return Ok((server, self.templates.control(id, ticks)));
+            }
+            self.templates.forget(id);
+        }
+        let service = self.snapshot.service(key.service);
+        let service = service.ok_or(DropReason::NoServer)?;
+        let (loads, memories) = (&mut self.loads, &mut self.memories);
+        let server = pick_server(&self.snapshot, service, request, loads, memories)?.id;
+        let (id, evicted) = self.templates.insert(key, server);
+        self.counters.templates_evicted.add(evicted.into());
+        let template = self.templates.control(id, ticks);
+        self.counters.templates.set(self.templates.len().into());
+        Ok((server, template))
+    }
+
+    /// Whether a template may go on naming this server (IPVS's `ip_vs_check_template`).
+    fn may_keep(&self, service: ServiceId, server: ServerId) -> bool {
+        let standing = self.standings.get(server.0 as usize);
+        let served = self.snapshot.server(server).map(|s| s.service);
+        served == Some(service)
+            && match standing {
+                Some(Standing::Up) => true,
+                Some(Standing::Drained) => !self.snapshot.rules.expire_quiescent_template,
+                Some(Standing::Gone) | None => false,
+            }
+    }
+
+    /// Answers a question for a template that lives here.
+    pub(super) fn name_server(
+        &mut self,
+        question: &Question,
+        mut progress: Progress,
+        now: Tick,
+    ) -> Message {
+        let service = self.snapshot.service(question.key.service);
+        let persistence = service.and_then(|service| service.policy.persistence);
+        if let (Some(persistence), FragmentOf::Flow { key, .. }) = (persistence, question.of) {
+            let (source, destination) = match key.unmapped() {
+                Some(key) => (key.source(), key.destination()),
+                None => (key.source(), key.destination()),
+            };
+            let request = Request {
+                source,
+                destination: destination.ip(),
+                key: None,
+                now,
+            };
+            let named = self.named(persistence.ticks, &question.key, request);
+            if let Ok((server, template)) = named {
+                self.loads.unreserve(server); // the opener's worker has the connection
+                (progress.server, progress.template) = (Some(server), Some(template));
+            }
+        }
+        Message::Named(question.of, progress)
+    }
+
+    /// The packet is back, and its server named.
+    pub(super) fn server_named(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        of: FragmentOf,
+        progress: Progress,
+        now: Tick,
+    ) {
+        match packet::parse(frame.bytes(), true) {
+            Ok(Parsed::Flow(flow)) => self.go_on_named(lane, frame, &flow, progress, now),
+            Ok(Parsed::Flow6(flow)) => self.go_on_named(lane, frame, &flow, progress, now),
+            _ => self.part_named(lane, frame, of, progress, now),
+        }
+    }
+
+    fn go_on_named<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<K>,
+        progress: Progress,
+        now: Tick,
+    ) {
+        let conns = &K::side(&self.sides).conns;
+        if let Some(hit) = conns.lookup(conns.hash(&flow.key), &flow.key) {
+            // A retransmission was first.
+            self.not_needed(progress.template);
+            return self.carry_on(lane, frame, flow, hit, now);
+        }
+        if let Some((flow, hit)) = self.find_translated(flow) {
+            self.not_needed(progress.template);
+            return self.carry_on(lane, frame, &flow, hit, now);
+        }
+        let opened = match progress.server {
+            Some(_) => self.open(self.first(lane, &frame), flow, progress, now),
+            None => Err(DropReason::NoServer.into()),
+        };
+        self.go_on(lane, frame, flow, opened, now);
+    }
+
+    /// Gives back what was counted for a connection that is not opened.
+    pub(super) fn not_needed(&mut self, template: Option<TemplateRef>) {
+        if let Some(template) = template {
+            self.tell_template(template, false);
+        }
+    }
+
+    /// Notes on a connection which template controls it, or gives back what was not opened. With
+    /// a further question the template travels on.
+    #[inline]
+    pub(super) fn controlled<K: Family>(
+        &mut self,
+        template: Option<TemplateRef>,
+        opened: &Result<Opened, Refusal>,
+    ) {
+        if template.is_none() {
+            return;
+        }
+        match opened {
+            Ok(Opened::Same(id)) => {
+                let conns = &mut K::side_mut(&mut self.sides).conns;
+                conns.get_mut(*id).set_template(template);
+            }
+            Ok(Opened::Translated(id)) => {
+                self.sides.v6.conns.get_mut(*id).set_template(template);
+            }
+            Err(Refusal::Ask) => {}
+            Err(_) => self.not_needed(template),
+        }
+    }
+
+    /// Tells a template that a connection of its own stands, or is gone.
+    pub(crate) fn tell_template(&mut self, template: TemplateRef, stands: bool) {
+        if template.home == self.steer.me() {
+            self.templates.hear(template, stands);
+        } else {
+            let message = Message::Controlled(template, stands);
+            self.send_errand(template.home, message, None);
+        }
+    }
+
+    /// Lets templates run out, a few at a time.
+    #[inline]
+    pub(crate) fn expire_templates(&mut self, now: Tick) {
+        self.templates.now = now;
+        if !self.templates.is_empty() {
+            self.templates.expire(LOOKED_AT_A_TURN);
+            self.counters.templates.set(self.templates.len().into());
+        }
+    }
+}
