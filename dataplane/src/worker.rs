@@ -349,6 +349,12 @@ impl<Q: PortQueue> Worker<Q> {
         &self.sides.v6.conns
     }
 
+    /// Persistence templates that live here.
+    #[must_use]
+    pub fn templates(&self) -> &Templates {
+        &self.templates
+    }
+
     /// Connections that need something beside their entry.
     #[must_use]
     pub fn side_records(&self) -> u32 {

@@ -11,6 +11,7 @@ mod kinds;
 mod modes;
 mod one_packet;
 mod quic;
+mod persistence;
 mod sctp;
 mod table;
 #[path = "../common/tshark.rs"]
