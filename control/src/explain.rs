@@ -207,6 +207,11 @@ impl<'a> Asker<'a> {
             drops: Vec::new(),
             counters: Vec::new(),
         };
+        let parsed = packet::parse(&frame, false).ok();
+        if let Some((proto, source, destination)) = parsed.as_ref().and_then(describe::ends) {
+            answer.protocol = Some(proto.to_string());
+            (answer.source, answer.destination) = (Some(source), Some(destination));
+        }
         if let Some(why) = self.left_out(captured, &frame) {
             answer.why = why;
             return answer;
@@ -224,11 +229,6 @@ impl<'a> Asker<'a> {
         }
         let changed = Reading::of(self.replay.counters()).since(&before);
 
-        let parsed = packet::parse(&frame, false).ok();
-        if let Some((proto, source, destination)) = parsed.as_ref().and_then(describe::ends) {
-            answer.protocol = Some(proto.to_string());
-            (answer.source, answer.destination) = (Some(source), Some(destination));
-        }
         answer.owner = parsed
             .as_ref()
             .and_then(|p| self.replay.owner(p))

@@ -45,8 +45,12 @@ pub(super) struct Options {
         requires = "service"
     )]
     protocol: Option<Proto>,
-    /// Where the packet comes from: 192.0.2.7:40000, [2001:db8::7]:40000
-    #[arg(value_name = "CIP:PORT", conflicts_with = "pcap")]
+    // Not a doc comment: rustdoc takes the brackets for a link.
+    #[arg(
+        value_name = "CIP:PORT",
+        conflicts_with = "pcap",
+        help = "Where the packet comes from: 192.0.2.7:40000, [2001:db8::7]:40000"
+    )]
     client: Option<SocketAddr>,
     /// Where it goes to
     #[arg(value_name = "VIP:PORT", conflicts_with = "pcap")]

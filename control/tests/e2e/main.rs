@@ -24,6 +24,7 @@ mod weir;
 mod books;
 mod datagrams;
 mod defense;
+mod explain;
 mod failures;
 mod forwarding;
 mod inside;
