@@ -64,10 +64,10 @@ pub(super) fn target(options: &Options) -> String {
     format!("/v1/connections?{}", query.finish())
 }
 
-/// The path and query for all connections of a client.
-pub(super) fn of_client(client: std::net::SocketAddr) -> String {
+/// The path and query for the connections of a client or of a server, as `end` says.
+pub(super) fn of(end: &str, at: std::net::SocketAddr) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("client", &client.to_string());
+    query.append_pair(end, &at.to_string());
     format!("/v1/connections?{}", query.finish())
 }
 

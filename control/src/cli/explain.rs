@@ -98,8 +98,12 @@ pub(super) fn run(options: &Options, socket: &Path) -> anyhow::Result<String> {
         }
         None => {
             let mut explained: Explained = client::post_bytes(socket, &target(&wishes), file)?;
-            let standing = client::get::<Connections>(socket, &listing(options))?;
-            attach(&mut explained, standing);
+            for listing in listings(options) {
+                attach(
+                    &mut explained,
+                    client::get::<Connections>(socket, &listing)?,
+                );
+            }
             explained
         }
     };
@@ -155,11 +159,12 @@ fn target(wishes: &Wishes) -> String {
     format!("/v1/explain?{}", query.finish())
 }
 
-/// What to ask for the connections that may take the packets.
-fn listing(options: &Options) -> String {
+/// What to ask for the connections that may take the packets; who is asked about may be a client
+/// or a server.
+fn listings(options: &Options) -> Vec<String> {
     match options.client {
-        Some(client) => conns::of_client(client),
-        None => conns::all(),
+        Some(from) => vec![conns::of("client", from), conns::of("server", from)],
+        None => vec![conns::all()],
     }
 }
 
@@ -183,7 +188,9 @@ pub(super) fn attach(explained: &mut Explained, standing: Connections) {
             continue;
         };
         let ends = (proto.clone(), source, destination);
-        packet.existing = by_ends.get(&ends).cloned();
+        if let Some(connection) = by_ends.get(&ends) {
+            packet.existing = Some(connection.clone());
+        }
     }
 }
 

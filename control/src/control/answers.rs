@@ -50,8 +50,8 @@ impl Control {
                 self.generation
             ),
             assumed: vec![
-                "turns of schedulers and local ports are a worker's own: those shown are a new \
-                 worker's first"
+                "what a worker remembers is its own (turns of schedulers, clients' servers, local \
+                 ports in use): what is shown is a new worker's choice"
                     .to_owned(),
             ],
             workers: self.links.len() as u8, // at most 128

@@ -158,7 +158,8 @@ fn a_standing_connection_takes_its_packets_either_way() {
             .unwrap()
             .contains("only the first 1 were looked at")
     );
-    explained.packets[0].protocol = Some("udp".into());
+    let packet = &mut explained.packets[0];
+    (packet.protocol, packet.existing) = (Some("udp".into()), None);
     attach(&mut explained, standing(false));
     assert_eq!(explained.packets[0].existing, None);
 }
