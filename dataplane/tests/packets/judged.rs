@@ -12,8 +12,9 @@ use weir_dataplane::packet::tcp::flags::{ACK, PSH, SYN};
 use weir_dataplane::packet::{checksum, put16};
 
 use crate::common::*;
+use crate::errors::error_about;
 use crate::modes::{
-    CLIENT4, CLIENT6, VIP4, VIP6, at, director, director_of, director_telling, error_about, packet,
+    CLIENT4, CLIENT6, VIP4, VIP6, at, director, director_of, director_telling, packet,
 };
 use crate::tshark::{assert_content, complaints};
 

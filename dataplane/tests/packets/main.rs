@@ -4,6 +4,8 @@ mod carriers;
 #[path = "../common/mod.rs"]
 mod common;
 mod defense;
+mod cutting;
+mod errors;
 mod farewell;
 mod fragments;
 mod judged;

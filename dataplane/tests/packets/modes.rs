@@ -1,28 +1,27 @@
 //! Every forwarding mode in both families and between them, through one and three workers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use weir_dataplane::command::{Command, PortUpdate};
+use weir_dataplane::command::Command;
 use weir_dataplane::conn::state::Rules;
 use weir_dataplane::counters::{DropReason, ServerCounters};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
-use weir_dataplane::io::sim::SimPool;
-use weir_dataplane::io::{Frame, RxChecksum};
+use weir_dataplane::io::RxChecksum;
 use weir_dataplane::packet::build::{Packet, checksums_right};
-use weir_dataplane::packet::ids::IpIds;
+use weir_dataplane::packet::eth;
 use weir_dataplane::packet::tcp::flags::{ACK, FIN, SYN};
-use weir_dataplane::packet::{be16, checksum, eth, fragment, put16};
 use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{
     Candidate, Server, ServerPolicy, Service, ServiceKey, SnapshotBuilder,
 };
 use weir_dataplane::steer::Alignment;
-use weir_dataplane::{CoreId, Mac, Proto, ServerId, ServiceId};
+use weir_dataplane::{Mac, Proto, ServerId, ServiceId};
 
 use crate::common::*;
+use crate::errors::addresses;
 use crate::only;
 
 pub(crate) const VIP4: &str = "10.0.0.10:80";
@@ -466,296 +465,5 @@ fn tunnels_carry_the_packet_as_it_is() {
             d.assert_books();
             d.assert_runs_out();
         }
-    }
-}
-
-pub(crate) fn addresses(f: &[u8]) -> (IpAddr, IpAddr) {
-    let v6 = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&f[at..at + 16]).unwrap());
-    let v4 = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&f[at..at + 4]).unwrap());
-    match f[12..14] {
-        [0x86, 0xdd] => (v6(22), v6(38)),
-        _ => (v4(26), v4(30)),
-    }
-}
-
-/// An ICMP error with `head` (type, code) from `router` to the sender of the packet in `about`.
-pub(crate) fn error_about(about: &[u8], router: &str, (kind, code): (u8, u8), mtu: u16) -> Vec<u8> {
-    let router: IpAddr = router.parse().unwrap();
-    let mut message = vec![kind, code, 0, 0, 0, 0];
-    message.extend_from_slice(&mtu.to_be_bytes());
-    message.extend_from_slice(&about[14..]);
-    let mut f = [
-        &eth::src(about).0[..],
-        &eth::dst(about).0[..],
-        &about[12..14],
-    ]
-    .concat();
-    match (addresses(about).0, router) {
-        (IpAddr::V4(to), IpAddr::V4(from)) => {
-            let len = (20 + message.len()) as u16;
-            f.extend_from_slice(&[0x45, 0]);
-            f.extend_from_slice(&len.to_be_bytes());
-            f.extend_from_slice(&[0, 0, 0, 0, 64, 1, 0, 0]);
-            f.extend_from_slice(&from.octets());
-            f.extend_from_slice(&to.octets());
-            checksum::set_ipv4(&mut f);
-            let sum = !checksum::sum(&message);
-            put16(&mut message, 2, sum);
-        }
-        (IpAddr::V6(to), IpAddr::V6(from)) => {
-            f.extend_from_slice(&[0x60, 0, 0, 0]);
-            f.extend_from_slice(&(message.len() as u16).to_be_bytes());
-            f.extend_from_slice(&[58, 64]);
-            let addrs = [from.octets(), to.octets()].concat();
-            let sum = checksum::sum(&addrs[..]);
-            let rest = u32::from(checksum::sum(&message)) + message.len() as u32 + 58;
-            let sum = !checksum::fold(rest + u32::from(sum));
-            put16(&mut message, 2, sum);
-            f.extend_from_slice(&addrs);
-        }
-        _ => panic!("families differ"),
-    }
-    f.extend_from_slice(&message);
-    f
-}
-
-/// A router on either side says that a packet is too big: who sent the packet is told, in its
-/// own terms.
-#[test]
-fn errors_about_a_flow_reach_who_sent_it() {
-    let rows = [
-        (ForwardMode::fullnat, CLIENT4, VIP4, "10.1.0.11:8080"),
-        (ForwardMode::nat, CLIENT4, VIP4, "10.1.0.11:8080"),
-        (ForwardMode::fullnat, CLIENT6, VIP6, "[2001:db8:1::11]:8080"),
-        (ForwardMode::nat, CLIENT6, VIP6, "[2001:db8:1::11]:8080"),
-        (ForwardMode::fullnat, CLIENT6, VIP6, "10.1.0.11:8080"),
-        (ForwardMode::fullnat, CLIENT4, VIP4, "[2001:db8:1::11]:8080"),
-    ];
-    let too_big = |f: &[u8]| {
-        if f[12..14] == [0x86, 0xdd] {
-            (2, 0)
-        } else {
-            (3, 4)
-        }
-    };
-    for (mode, client, vip, server) in rows {
-        for shape in shapes() {
-            let what = format!("{mode:?} {client} {server} {shape:?}");
-            let mut d = director(&shape, vip, mode, &[server]);
-            let sent = packet(Proto::Tcp, client, vip, SYN).build();
-            let (_, at_server) = only(d.exchange(WAN, &sent));
-            let reply = answer(&at_server, SYN | ACK).build();
-            let (_, at_client) = only(d.exchange(LAN, &reply));
-
-            // A router behind the director about the client's packet.
-            let router = if at(server).is_ipv6() {
-                "2001:db8:1::99"
-            } else {
-                "10.1.0.99"
-            };
-            let error = error_about(&at_server, router, too_big(&at_server), 1400);
-            let (to, f) = only(d.exchange(LAN, &error));
-            assert_eq!((to, eth::dst(&f)), (To::Port(WAN), ROUTER_MAC), "{what}");
-            assert_eq!(addresses(&f), (at(vip).ip(), at(client).ip()), "{what}");
-            let icmp = if at(client).is_ipv6() { 54 } else { 34 };
-            assert_eq!((f[icmp], f[icmp + 1]), too_big(&f), "{what}");
-            let told = u16::from_be_bytes([f[icmp + 6], f[icmp + 7]]);
-            let expected = match (at(client).is_ipv6(), at(server).is_ipv6()) {
-                (true, false) => 1420,
-                (false, true) => 1380,
-                _ => 1400,
-            };
-            assert_eq!(told, expected, "{what}");
-            // What is quoted is what the client sent: addresses and ports at least.
-            let quoted = [&f[..14], &f[icmp + 8..]].concat();
-            assert_eq!(addresses(&quoted), addresses(&sent), "{what}");
-            assert_eq!(
-                quoted[icmp..icmp + 8],
-                sent[icmp..icmp + 8],
-                "{what}: ports, sequence"
-            );
-
-            // A router in front of it about the server's packet.
-            let router = if at(client).is_ipv6() {
-                "2001:db8:9::1"
-            } else {
-                "198.51.100.1"
-            };
-            let error = error_about(&at_client, router, too_big(&at_client), 1400);
-            let (to, f) = only(d.exchange(WAN, &error));
-            assert_eq!(
-                (to, eth::dst(&f)),
-                (To::Port(LAN), server_mac(11)),
-                "{what}"
-            );
-            assert_eq!(addresses(&f).1, at(server).ip(), "{what}");
-            let icmp = if at(server).is_ipv6() { 54 } else { 34 };
-            let quoted = [&f[..14], &f[icmp + 8..]].concat();
-            assert_eq!(addresses(&quoted), addresses(&reply), "{what}");
-            assert_eq!(quoted[icmp..icmp + 8], reply[icmp..icmp + 8], "{what}");
-            assert_eq!(d.sum(|c| c.icmp_errors.get()), 2, "{what}");
-            d.assert_books();
-        }
-    }
-}
-
-/// Cuts a frame into fragments by the product's own knife.
-pub(crate) fn cut(frame: &[u8], mtu: u16) -> Vec<Vec<u8>> {
-    let mut whole = frame.to_vec();
-    if whole[12..14] == [8, 0] {
-        put16(&mut whole, 20, 0); // DF off
-        put16(&mut whole, 18, 0x1234);
-        checksum::set_ipv4(&mut whole);
-    }
-    let frame = SimPool::default().frame(&whole);
-    let mut ids = IpIds::new(CoreId(0), 1, 7);
-    let pieces = fragment::cut(frame, mtu, &mut ids).unwrap();
-    pieces.iter().map(|p| p.bytes().to_vec()).collect()
-}
-
-/// Puts the fragments of one datagram together again: the L4 header and payload.
-pub(crate) fn joined(pieces: &[Vec<u8>]) -> Vec<u8> {
-    let mut parts: Vec<(usize, &[u8])> = pieces
-        .iter()
-        .map(|f| match f[12..14] {
-            [0x86, 0xdd] => {
-                assert_eq!(f[20], 44, "a fragment header");
-                (usize::from(be16(f, 56) & !7), &f[62..])
-            }
-            _ => (usize::from(be16(f, 20) & 0x1fff) * 8, &f[34..]),
-        })
-        .collect();
-    parts.sort_by_key(|(at, _)| *at);
-    let ids: std::collections::HashSet<&[u8]> = pieces
-        .iter()
-        .map(|f| {
-            if f[12..14] == [0x86, 0xdd] {
-                &f[58..62]
-            } else {
-                &f[18..20]
-            }
-        })
-        .collect();
-    assert_eq!(ids.len(), 1, "one identification");
-    let mut whole = Vec::new();
-    for (at, part) in parts {
-        assert_eq!(at, whole.len(), "no gap, no overlap");
-        whole.extend_from_slice(part);
-    }
-    whole
-}
-
-/// A large datagram there and back in fragments, in order and backwards, on any core.
-#[test]
-fn fragments_go_where_their_datagram_goes() {
-    let rows = [
-        (ForwardMode::fullnat, CLIENT4, VIP4, "10.1.0.11:8080"),
-        (ForwardMode::fullnat, CLIENT6, VIP6, "[2001:db8:1::11]:8080"),
-        (ForwardMode::fullnat, CLIENT6, VIP6, "10.1.0.11:8080"),
-        (ForwardMode::fullnat, CLIENT4, VIP4, "[2001:db8:1::11]:8080"),
-        (ForwardMode::nat, CLIENT4, VIP4, "10.1.0.11:8080"),
-        (ForwardMode::nat, CLIENT6, VIP6, "[2001:db8:1::11]:8080"),
-        (ForwardMode::dr, CLIENT4, VIP4, "10.1.0.11:80"),
-        (ForwardMode::dr, CLIENT6, VIP6, "[2001:db8:1::11]:80"),
-    ];
-    let payload: Vec<u8> = (0..1500u32).map(|n| (n * 7) as u8).collect();
-    for (mode, client, vip, server) in rows {
-        for (shape, backwards) in shapes().iter().flat_map(|s| [(s, false), (s, true)]) {
-            let what = format!("{mode:?} {client} {server} {backwards} {shape:?}");
-            let mut d = director(shape, vip, mode, &[server]);
-            let mut exchange = |port, frame: &[u8]| {
-                let mut pieces = cut(frame, 600);
-                if backwards {
-                    pieces.reverse();
-                }
-                for (n, piece) in pieces.iter().enumerate() {
-                    d.deliver(port, piece, n);
-                }
-                d.settle();
-                let out = d.collect();
-                assert_eq!(out.len(), pieces.len(), "{what}");
-                let to = out[0].0;
-                assert!(out.iter().all(|(t, _)| *t == to), "{what}");
-                (to, out.into_iter().map(|(_, f)| f).collect::<Vec<_>>())
-            };
-            let sent = packet(Proto::Udp, client, vip, 0).payload(&payload).build();
-            let (to, pieces) = exchange(WAN, &sent);
-            assert_eq!(to, To::Port(LAN), "{what}");
-            let whole = joined(&pieces);
-            assert_eq!(whole[8..], payload, "{what}");
-            let (from, to) = addresses(&pieces[0]);
-            if mode != ForwardMode::dr {
-                assert_eq!(to, at(server).ip(), "{what}");
-            }
-            let port = |n: usize| be16(&whole, n);
-            let seen = Packet {
-                payload: payload.clone(),
-                ..Packet::udp(SocketAddr::new(from, port(0)), SocketAddr::new(to, port(2)))
-            };
-            let l4 = if to.is_ipv6() { 54 } else { 34 };
-            assert_eq!(
-                whole[..],
-                seen.build()[l4..],
-                "{what}: the checksum is right"
-            );
-
-            if mode == ForwardMode::dr {
-                continue;
-            }
-            let reply = Packet::udp(seen.dst, seen.src).macs(server_mac(11), LAN_MAC);
-            let (to, pieces) = exchange(LAN, &reply.payload(&payload).build());
-            assert_eq!(to, To::Port(WAN), "{what}");
-            let whole = joined(&pieces);
-            assert_eq!(
-                addresses(&pieces[0]),
-                (at(vip).ip(), at(client).ip()),
-                "{what}"
-            );
-            let seen = Packet::udp(at(vip), at(client)).payload(&payload).build();
-            let l4 = if at(vip).is_ipv6() { 54 } else { 34 };
-            assert_eq!(whole[..], seen[l4..], "{what}");
-            d.assert_books();
-        }
-    }
-}
-
-/// Packets that do not fit the way: those that may be cut are.
-#[test]
-fn what_may_be_cut_is_cut_to_the_link() {
-    for (mode, tunnel) in [
-        (ForwardMode::fullnat, None),
-        (ForwardMode::dr, None),
-        (ForwardMode::tun, Some(Tunnel::Ipip)),
-    ] {
-        let servers = ["10.1.0.11:80"];
-        let mut d = director_of(
-            &Shape::default(),
-            VIP4,
-            (mode, tunnel),
-            &servers,
-            ClientAddress::none,
-        );
-        let mtu = |mtu| PortUpdate {
-            port: LAN,
-            mac: LAN_MAC,
-            mtu,
-        };
-        d.tell(|| Command::Port(mtu(600)));
-        let mut big = packet(Proto::Udp, CLIENT4, VIP4, 0)
-            .payload(&[7; 1200])
-            .build();
-        put16(&mut big, 20, 0); // DF off
-        checksum::set_ipv4(&mut big);
-        let out = d.exchange(WAN, &big);
-        assert!(out.len() >= 3, "{mode:?}: {}", out.len());
-        assert!(
-            out.iter()
-                .all(|(to, f)| *to == To::Port(LAN) && f.len() <= 614)
-        );
-        let pieces: Vec<_> = out.into_iter().map(|(_, f)| f).collect();
-        let whole = joined(&pieces);
-        let inner = if tunnel.is_some() { 20 } else { 0 };
-        assert_eq!(whole[inner + 8..], [7; 1200]);
-        d.assert_books();
     }
 }

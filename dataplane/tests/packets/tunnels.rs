@@ -13,10 +13,9 @@ use weir_dataplane::{Proto, Tick};
 
 use crate::carriers::with_options;
 use crate::common::*;
-use crate::modes::{
-    CLIENT4, CLIENT6, VIP4, VIP6, addresses, at, director_ruled, error_about, joined, packet,
-    shapes,
-};
+use crate::cutting::joined;
+use crate::errors::{addresses, error_about};
+use crate::modes::{CLIENT4, CLIENT6, VIP4, VIP6, at, director_ruled, packet, shapes};
 use crate::only;
 
 const SERVER4: &str = "10.1.0.11:80";
