@@ -10,7 +10,8 @@ use weir_dataplane::io::Frame;
 use weir_dataplane::io::sim::SimPool;
 use weir_dataplane::packet::icmp::{self, Message, Problem};
 use weir_dataplane::packet::ids::IpIds;
-use weir_dataplane::packet::{self, Kind, Parsed, checksum, eth, fragment, ipv4, ipv6};
+use weir_dataplane::packet::{self, Kind, Parsed, checksum, eth, fragment, ipv4, ipv6, quic};
+use weir_dataplane::service::{Quic, QuicLb};
 use weir_dataplane::{CoreId, Proto};
 
 const TUNNELS: [Tunnel; 5] = [
@@ -38,6 +39,15 @@ fuzz_target!(|input: &[u8]| {
     };
     if bytes.len() > 2000 {
         return;
+    }
+    if let Some(to) = quic::Destination::of(bytes) {
+        let at = usize::from(how) % 7;
+        let mut ids = Quic::default();
+        let key = (how & 8 != 0).then_some([how; 16]);
+        ids.configs[at] = QuicLb::new(how % 16, how / 13, key);
+        if let Some(id) = ids.server_id(to.bytes()) {
+            assert_eq!(id.octets().len(), usize::from(how % 16));
+        }
     }
     let pool = SimPool::default();
     let mut ids = IpIds::new(CoreId(0), 1, 7);

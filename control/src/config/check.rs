@@ -27,6 +27,9 @@ use super::words::{grouped, listed};
 /// The kernel has no IPv6 on links that carry less (RFC 8200 section 5).
 const IPV6_LEAST_MTU: u16 = 1280;
 
+/// Services of ranges: they are compiled as marking rules are.
+const MOST_RANGES: usize = 4096;
+
 /// Adds everything that is wrong between the tables of `draft`.
 pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
     memory(p, &draft.workers);
@@ -256,6 +259,11 @@ fn overlaps(p: &mut Problems<'_>, services: &[ServiceDraft<'_>]) {
             service.section.refuse(p, "address", &why);
         }
         ranges.push((address, proto.value));
+        if ranges.len() == MOST_RANGES + 1 {
+            let why =
+                format!("more than {MOST_RANGES} services of ranges; join some, or use fwmark");
+            service.section.refuse(p, "address", &why);
+        }
     }
 }
 

@@ -206,13 +206,28 @@ pub(crate) fn ask_dns(lab: &Lab, queries: u16) -> Vec<[u8; 4]> {
         .within(move || (0..queries).map(ask_dns_once).collect())
 }
 
+/// As [`ask_dns`], all from one client port.
+pub(crate) fn ask_dns_from_one_port(lab: &Lab, queries: u16) -> Vec<[u8; 4]> {
+    lab.client.within(move || {
+        let socket = dns_socket(0);
+        (0..queries).map(|id| ask_dns_by(&socket, id)).collect()
+    })
+}
+
 fn ask_dns_once(id: u16) -> [u8; 4] {
-    let socket = UdpSocket::bind(("0.0.0.0", DNS_CLIENT_PORTS + id)).expect("a client port");
+    ask_dns_by(&dns_socket(id), id)
+}
+
+fn dns_socket(number: u16) -> UdpSocket {
+    let socket = UdpSocket::bind(("0.0.0.0", DNS_CLIENT_PORTS + number)).expect("a client port");
     // Connected: the kernel drops what does not come from the VIP's port 53.
     socket.connect((VIP, 53)).expect("a route to the VIP");
     let wait = Some(Duration::from_secs(10));
     socket.set_read_timeout(wait).expect("a timeout");
+    socket
+}
 
+fn ask_dns_by(socket: &UdpSocket, id: u16) -> [u8; 4] {
     // RFC 1035 section 4.1: recursion desired, one question: example.org IN A.
     let mut query = id.to_be_bytes().to_vec();
     query.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);

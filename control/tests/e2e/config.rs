@@ -110,6 +110,12 @@ address = \"{server}\"
         self
     }
 
+    /// With these tables, `[[service]]` among them, as they are.
+    pub(crate) fn tables(mut self, toml: &str) -> Config {
+        self.services.push_str(toml);
+        self
+    }
+
     /// The file's text.
     pub(crate) fn toml(&self) -> String {
         // net_tap with MACs that a restart keeps, as a card's does: its own choice is random, and

@@ -28,6 +28,7 @@ mod explain;
 mod failures;
 mod forwarding;
 mod inside;
+mod kinds;
 mod leaving;
 mod lifecycle;
 mod limits;

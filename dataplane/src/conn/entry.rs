@@ -91,6 +91,8 @@ impl Flags {
     pub const SIDE: Flags = Flags(128);
     /// It is one datagram's: the client's next one is not looked for under its key.
     pub const ONE_PACKET: Flags = Flags(1 << 10);
+    /// The client's packets may name another server by connection ID (QUIC).
+    pub const QUIC: Flags = Flags(1 << 11);
     /// It is to end with its next packet: both sides are reset.
     pub const DISMISSED: Flags = Flags(256);
     /// It counts among its service's connections, for a limit.
@@ -111,6 +113,7 @@ impl Flags {
         const CONCERN_PACKETS: Flags = Flags::ONE_WAY
             .with(Flags::TRANSLATED)
             .with(Flags::REDIRECT)
+            .with(Flags::QUIC)
             .with(Flags::SIDE)
             .with(Flags::DISMISSED)
             .with(Flags::METERED);

@@ -45,6 +45,9 @@ impl<Q: PortQueue> Worker<Q> {
         if conn.flags().has(Flags::DISMISSED) {
             return self.farewell(lane, frame, flow, hit, now);
         }
+        if conn.flags().has(Flags::QUIC) && self.belongs_elsewhere(frame.bytes(), flow, hit) {
+            return self.open_elsewhere(lane, frame, flow, hit, now);
+        }
         if conn.flags().has(Flags::METERED) {
             let only = conn.is_only_metered();
             if let Some(reason) = self.over_limit::<K>(hit.id, flow.ip_len, now) {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::family::Family;
-use super::one_packet;
+use super::{one_packet, quic};
 use crate::conn::entry::{Flags, NewConn};
 use crate::conn::state::{State, sctp, tcp};
 use crate::conn::{Conn, ConnId};
@@ -127,6 +127,7 @@ impl<Q: PortQueue> Worker<Q> {
         let k = &flow.key;
         let (from, to) = (k.source(), k.destination());
         let flags = one_packet::flags(service, k, first.part.is_none());
+        let flags = flags.with(quic::flags(service, k));
         let by_cid = self.by_cid(service, first.frame, flow);
         // A template's server is the only one.
         let tries = if progress.server.is_some() { 1 } else { TRIES };
@@ -138,12 +139,12 @@ impl<Q: PortQueue> Worker<Q> {
                 now,
             };
             let (loads, memories) = (&mut self.loads, &mut self.memories);
-            let server = match (progress.server, by_cid.server) {
-                (Some(server), _) => {
+            let server = match (by_cid.server, progress.server) {
+                (Some(server), _) => server,
+                (None, Some(server)) => {
                     let server = self.snapshot.server(server);
                     *server.ok_or(DropReason::NoServer)?
                 }
-                (None, Some(server)) => server,
                 (None, None) => pick_server(&self.snapshot, service, request, loads, memories)?,
             };
             let mut address = server.address;
@@ -233,7 +234,9 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) -> Result<ConnId, DropReason> {
         let service = self.snapshot.service(server.service);
-        let flags = service.map_or(Flags::NONE, |s| one_packet::flags(s, &inbound, whole));
+        let flags = service.map_or(Flags::NONE, |s| {
+            one_packet::flags(s, &inbound, whole).with(quic::flags(s, &inbound))
+        });
         if flags.has(Flags::ONE_PACKET)
             && let Some(id) = self.datagrams_before(&inbound, &outbound, server.id)
         {

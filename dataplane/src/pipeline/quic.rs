@@ -6,14 +6,21 @@
 //! nobody is the client's own, of its first packets: a scheduler that hashes takes that for the
 //! client, so that they stay together while its address changes; it is the fallback of the
 //! QUIC-LB draft (section 4.3) together with the connection table, which keeps the five-tuple.
+//! A five-tuple that is used again, by another client behind the same NAT, has a connection to the
+//! wrong server: so the packets of these connections, and of no others, are asked each.
 #![forbid(unsafe_code)]
 
+use super::family::Family;
+use crate::conn::Hit;
+use crate::conn::entry::Flags;
+use crate::conn::state::Direction;
 use crate::io::PortQueue;
 use crate::packet::quic::Destination;
 use crate::packet::{Flow, Key, eth, udp};
 use crate::sched::key_of_connection_id;
 use crate::service::{Server, Service};
-use crate::types::Proto;
+use crate::steer::Progress;
+use crate::types::{Proto, Tick};
 use crate::worker::Worker;
 
 /// What a connection ID says of the choice of a server.
@@ -25,7 +32,56 @@ pub(super) struct ByCid {
     pub(super) key: Option<u64>,
 }
 
+/// Whether a connection's packets are to be asked whose they are.
+#[inline]
+pub(super) fn flags<K: Key>(service: &Service, key: &K) -> Flags {
+    match &service.policy.quic {
+        Some(quic) if quic.names_servers() && key.proto() == Proto::Udp => Flags::QUIC,
+        _ => Flags::NONE,
+    }
+}
+
 impl<Q: PortQueue> Worker<Q> {
+    /// Whether a packet with a connection names another server than that has: another client
+    /// has got the address and port, or another of the client's connections is meant.
+    pub(super) fn belongs_elsewhere<K: Family>(
+        &self,
+        frame: &[u8],
+        flow: &Flow<K>,
+        hit: Hit,
+    ) -> bool {
+        let has = K::side(&self.sides).conns.get(hit.id).server_id();
+        let service = self.snapshot.server(has).map(|server| server.service);
+        let service = service.and_then(|service| self.snapshot.service(service));
+        let named = service.and_then(|service| self.by_cid(service, frame, flow).server);
+        hit.dir == Direction::Inbound && named.is_some_and(|server| server.id != has)
+    }
+
+    /// Its connection makes way for one to the server that it names.
+    pub(super) fn open_elsewhere<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<K>,
+        hit: Hit,
+        now: Tick,
+    ) {
+        self.give_up::<K>(hit.id);
+        let first = self.first(lane, &frame);
+        // One between families is kept among the IPv6 ones, whatever its client speaks.
+        match flow.key.widened().unmapped() {
+            Some(key) => {
+                let flow = flow.with_key(key);
+                let opened = self.open(first, &flow, Progress::default(), now);
+                self.go_on(lane, frame, &flow, opened, now);
+            }
+            None => {
+                let opened = self.open(first, flow, Progress::default(), now);
+                self.go_on(lane, frame, flow, opened, now);
+            }
+        }
+    }
+
     /// Reads the connection ID of a packet to a service that asks for it.
     #[inline]
     pub(super) fn by_cid<K: Key>(&self, service: &Service, frame: &[u8], flow: &Flow<K>) -> ByCid {

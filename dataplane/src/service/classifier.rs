@@ -4,10 +4,11 @@
 //! between which no rule's mind changes, and each interval has a row of bits: which rules a
 //! value there satisfies. A packet's rows, one a field, are found by binary search; the lowest
 //! bit that is in all of them is the answer (the bit-vector scheme of Lakshman and Stiliadis,
-//! SIGCOMM 1998). Each row begins with a summary, a bit for every word of it that is not zero
-//! (Baboescu and Varghese, SIGCOMM 2001), so that of 4,096 rules a handful of words is read.
-//! Rows that are equal are kept once. The time depends on no rule's shape: neither thousands of
-//! rules for one address nor thousands of sources slow it down.
+//! SIGCOMM 1998). Bits are looked at in groups of 512, a cache line that the processor takes in a
+//! few steps, and each row begins with a bit for every group that is not empty, so that most groups
+//! are not looked at (after Baboescu and Varghese, SIGCOMM 2001). Rows that are equal are kept
+//! once. The time hardly depends on the rules' shape: neither thousands for one address nor
+//! thousands of sources slow it down.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -57,10 +58,13 @@ type RowId = u32;
 const NOBODY: RowId = 0;
 const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
 
+/// Words of a group: a cache line.
+const GROUP: usize = 8;
+
 /// Rules, compiled. Immutable; made outside the workers, which may take milliseconds.
 #[derive(Debug)]
 pub struct Classifier {
-    /// Words of a row's summary, and of the whole row.
+    /// Words of a row's summary, a bit a group, and of the whole row.
     summary: usize,
     stride: usize,
     rows: Box<[u64]>,
@@ -127,16 +131,22 @@ impl Classifier {
             self.arrivals[usize::from(asked.port.0).min(last)],
         ];
         let rows = rows.map(|id| &self.rows[id as usize * self.stride..][..self.stride]);
-        let in_all = |at: usize| rows.iter().fold(u64::MAX, |all, row| all & row[at]);
         for summary in 0..self.summary {
-            let mut words = in_all(summary);
-            while words != 0 {
-                let word = summary * 64 + words.trailing_zeros() as usize;
-                let rules = in_all(self.summary + word);
-                if rules != 0 {
-                    return Some(word * 64 + rules.trailing_zeros() as usize);
+            let mut groups = rows.iter().fold(u64::MAX, |all, row| all & row[summary]);
+            while groups != 0 {
+                let group = summary * 64 + groups.trailing_zeros() as usize;
+                let mut met = [u64::MAX; GROUP];
+                for row in &rows {
+                    let words = row[self.summary + group * GROUP..].first_chunk::<GROUP>()?;
+                    met.iter_mut()
+                        .zip(words)
+                        .for_each(|(met, word)| *met &= word);
                 }
-                words &= words - 1;
+                if let Some(word) = met.iter().position(|met| *met != 0) {
+                    let bit = met[word].trailing_zeros() as usize;
+                    return Some((group * GROUP + word) * 64 + bit);
+                }
+                groups &= groups - 1;
             }
         }
         None
@@ -171,11 +181,11 @@ struct Rows {
 
 impl Rows {
     fn new(rules: usize) -> Rows {
-        let words = rules.div_ceil(64);
+        let groups = rules.div_ceil(64 * GROUP);
         Rows {
             rules,
-            summary: words.div_ceil(64),
-            words,
+            summary: groups.div_ceil(64),
+            words: groups * GROUP,
             all: Vec::new(),
             known: HashMap::default(),
         }
@@ -196,8 +206,9 @@ impl Rows {
         }
         let id = self.known.len() as RowId;
         let mut summary = vec![0; self.summary];
-        for word in (0..self.words).filter(|word| bits[*word] != 0) {
-            summary[word / 64] |= 1 << (word % 64);
+        for (group, words) in bits.chunks(GROUP).enumerate() {
+            let any = words.iter().any(|word| *word != 0);
+            summary[group / 64] |= u64::from(any) << (group % 64);
         }
         self.all.extend(summary);
         self.all.extend(bits);

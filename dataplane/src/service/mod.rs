@@ -234,10 +234,12 @@ impl Snapshot {
         let at = |port| self.by_key.get(&packed(asked.proto, vip, port)).copied();
         let id = at(asked.destination.port());
         let id = id.or_else(|| if self.has_ftp { self.ftp(asked) } else { None });
-        let id = id.or_else(|| match &self.ranges {
-            None => at(0),
-            Some(ranges) => ranges.first(asked),
-        });
+        let id = id.or_else(
+            || match self.ranges.as_ref().and_then(|ranges| ranges.first(asked)) {
+                Some((id, true)) => Some(id),
+                wider => at(0).or(wider.map(|(id, _)| id)),
+            },
+        );
         self.service(id?)
     }
 

@@ -141,6 +141,13 @@ pub struct Quic {
 }
 
 impl Quic {
+    /// Whether any connection ID names a server.
+    #[inline]
+    #[must_use]
+    pub fn names_servers(&self) -> bool {
+        self.configs.iter().any(Option::is_some)
+    }
+
     /// The server ID that a connection ID (and perhaps what follows it) names; `None` when it
     /// was made by no configuration that is known.
     #[must_use]

@@ -1,8 +1,8 @@
 //! Services for several addresses or ports: the most specific one wins.
 //!
 //! Fewer addresses are more specific, whatever the ports; of equally many addresses fewer ports
-//! are. So a VIP's own services come before those of a network that it is in, and port 0 comes
-//! last among a VIP's own.
+//! are. So a VIP's own services come before those of a network that it is in, and port 0, which
+//! is not here, comes last among a VIP's own.
 #![forbid(unsafe_code)]
 
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::types::{Proto, ServiceId};
 /// they are virtual addresses of a service that was removed.
 type Entry = (AddressRange, PortRange, Option<(Proto, ServiceId)>);
 
-/// Services of ranges and, beside them, those of every port of a VIP.
+/// Services of ranges.
 #[derive(Debug)]
 pub(super) struct Ranges {
     entries: Vec<Entry>,
@@ -31,25 +31,12 @@ impl Ranges {
         old: Option<&std::sync::Arc<Ranges>>,
     ) -> Option<std::sync::Arc<Ranges>> {
         let mut entries: Vec<Entry> = Vec::new();
-        let mut any = !kept.is_empty();
         for (key, id) in keys {
-            match key {
-                ServiceKey::Address {
-                    proto,
-                    vip,
-                    port: 0,
-                } => {
-                    let vip = AddressRange::one(vip);
-                    entries.push((vip, PortRange::ALL, Some((proto, id))));
-                }
-                ServiceKey::Range { proto, vips, ports } => {
-                    entries.push((vips, ports, Some((proto, id))));
-                    any = true;
-                }
-                ServiceKey::Address { .. } | ServiceKey::Mark { .. } => {}
+            if let ServiceKey::Range { proto, vips, ports } = key {
+                entries.push((vips, ports, Some((proto, id))));
             }
         }
-        if !any {
+        if entries.is_empty() && kept.is_empty() {
             return None;
         }
         entries.extend(kept.iter().map(|vips| (*vips, PortRange::ALL, None)));
@@ -72,11 +59,12 @@ impl Ranges {
         }))
     }
 
-    /// The service that takes the packet, where no service has just its address and port.
+    /// The service that takes the packet, where no service has just its address and port; and
+    /// whether it has just its address, so that it comes before one of every port there.
     #[inline]
-    pub(super) fn first(&self, asked: &Asked) -> Option<ServiceId> {
-        let (_, _, of) = self.entries.get(self.classifier.first(asked)?)?;
-        of.map(|(_, id)| id)
+    pub(super) fn first(&self, asked: &Asked) -> Option<(ServiceId, bool)> {
+        let (vips, _, of) = self.entries.get(self.classifier.first(asked)?)?;
+        of.map(|(_, id)| (id, vips.steps() == 0))
     }
 
     /// Whether this is a virtual address.

@@ -218,6 +218,49 @@ fn a_mark_spans_addresses_ports_and_protocols() {
     }
 }
 
+/// Every scheduler serves a mark: each connection has one server for its life, and those that go
+/// by the client give it the same one for every address and port of the mark.
+#[test]
+fn every_scheduler_serves_a_mark() {
+    let kind: Kind<'_> = (
+        marked(7, false),
+        ForwardMode::nat,
+        &["10.1.0.11:0", "10.1.0.12:0"],
+    );
+    for scheduler in SchedulerKind::ALL {
+        let mut d = director_with(&Shape::default(), &[kind], &rules(), |service, _| {
+            let options = Options::default();
+            let heavy = |c: &Candidate| Candidate::new(c.id, c.address, 100); // ovf counts to it
+            service.servers = service.servers.iter().map(heavy).collect();
+            service.scheduler = Scheduler::new(*scheduler, options, &service.servers);
+        });
+        let mut by_client = std::collections::HashSet::new();
+        for (n, vip) in ["10.0.0.20:80", "10.0.0.20:443", "10.0.0.21:80"]
+            .iter()
+            .enumerate()
+        {
+            // From ports of their own: NAT's answers could not be told apart otherwise.
+            let client = format!("192.0.2.7:{}", 40_000 + n);
+            let mut reached = |flags| {
+                let packet = packet(Proto::Tcp, &client, vip, flags).build();
+                ends(&only(d.exchange(WAN, &packet)).1).2
+            };
+            let first = reached(SYN);
+            assert_eq!(first.port(), at(vip).port(), "{scheduler:?}");
+            assert_eq!(reached(ACK), first, "{scheduler:?}");
+            by_client.insert(first.ip());
+        }
+        if matches!(
+            scheduler,
+            SchedulerKind::sh | SchedulerKind::mh | SchedulerKind::conhash
+        ) {
+            assert_eq!(by_client.len(), 1, "{scheduler:?}");
+        }
+        d.assert_books();
+        d.assert_runs_out();
+    }
+}
+
 /// What no rule marks is no business of the service's, be it on the same address.
 #[test]
 fn what_is_not_marked_goes_to_the_kernel_as_before() {

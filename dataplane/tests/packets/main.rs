@@ -3,8 +3,8 @@
 mod carriers;
 #[path = "../common/mod.rs"]
 mod common;
-mod defense;
 mod cutting;
+mod defense;
 mod errors;
 mod farewell;
 mod fragments;
@@ -12,8 +12,8 @@ mod judged;
 mod kinds;
 mod modes;
 mod one_packet;
-mod quic;
 mod persistence;
+mod quic;
 mod sctp;
 mod table;
 #[path = "../common/tshark.rs"]

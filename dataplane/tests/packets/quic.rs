@@ -129,3 +129,36 @@ fn a_drained_server_keeps_its_own() {
     d.assert_books();
     d.assert_runs_out();
 }
+
+/// A five-tuple that another client has got, or another of the client's connections: the ID counts.
+#[test]
+fn a_five_tuple_that_is_used_again_goes_by_the_id() {
+    for (shape, mode) in shapes()
+        .iter()
+        .flat_map(|s| [ForwardMode::fullnat, ForwardMode::nat, ForwardMode::dr].map(|m| (s, m)))
+    {
+        let mut d = director(shape, mode, None);
+        let client = SocketAddr::from(([192, 0, 2, 7], 40_000));
+        for (turn, server) in [0u8, 1, 1, 2, 0].into_iter().enumerate() {
+            let what = format!("{mode:?} {turn} {shape:?}");
+            let out = sent(&mut d, client, &short(server, turn as u8));
+            let f = only(out.clone()).1;
+            assert_eq!(server_of(out), usize::from(server), "{what}");
+            // What names nobody stays where it was.
+            let stays = sent(&mut d, client, &short(9, 9));
+            assert_eq!(server_of(stays), usize::from(server), "{what}");
+            if mode != ForwardMode::dr {
+                let (to, f) = only(d.exchange(LAN, &answer(&f, 0).payload(b"reply").build()));
+                assert_eq!(
+                    (to, ends(&f)),
+                    (To::Port(WAN), (Proto::Udp, at(VIP), client)),
+                    "{what}"
+                );
+                assert!(checksums_right(&f), "{what}");
+            }
+            assert_eq!(d.sum(|c| c.conns.get()), 1, "{what}");
+        }
+        d.assert_books();
+        d.assert_runs_out();
+    }
+}
