@@ -16,6 +16,8 @@ pub(crate) enum Cable {
     /// DPDK's net_af_packet on a veth pair that stands before `weir` starts. The kernel leaves
     /// TCP and UDP checksums on it partial.
     AfPacket,
+    /// One net_tap port, a trunk: clients are in VLAN 100, servers in VLAN 200.
+    Trunk,
 }
 
 impl Lab {
@@ -29,6 +31,27 @@ impl Lab {
             director.ip(&format!("link set {port} netns {}", to.name()));
             to.ip(&format!("link set {port} address {mac}"));
         }
+        self.raise_far_ends();
+    }
+
+    /// Plugs in the far end of `weir`'s trunk, after each start of it.
+    ///
+    /// ```text
+    ///   client weir-wan (VLAN 100) ──┐
+    ///                                ├── weir-card ~~~~~ card0 (wan0: 100, lan0: 200) director
+    ///   servers ── br0 (VLAN 200) ───┘
+    /// ```
+    pub(crate) fn plug_in_trunk(&self) {
+        let (client, lan) = (&self.client, &self.lan);
+        let director = &self.director;
+        director.ip(&format!("link set weir-card netns {}", lan.name()));
+        lan.ip(&format!("link set weir-card address {FAR_MAC_LAN} up"));
+        for (vlan, name) in [(100, "weir-wan"), (200, "weir-lan")] {
+            lan.ip(&format!(
+                "link add link weir-card name {name} type vlan id {vlan}"
+            ));
+        }
+        lan.ip(&format!("link set weir-wan netns {}", client.name()));
         self.raise_far_ends();
     }
 

@@ -131,6 +131,7 @@ address = \"{server}\"
                 "net_af_packet1,iface=weir-lan",
                 "fill",
             ),
+            Cable::Trunk => ("100", "200", "trust"),
         };
         let (workers, max_connections) = (self.workers, self.max_connections);
         let [wan_more, lan_more] = if self.services.is_empty() {
@@ -147,17 +148,27 @@ max_connections = {max_connections}
 hugepages = false
 "
         );
+        if self.cable == Cable::Trunk {
+            let device = "net_tap0,iface=weir-card,mac=02:00:00:00:0b:01";
+            let _ = write!(
+                toml,
+                "\n[[port]]\nname = \"card0\"\ndevice = \"{device}\"\n"
+            );
+        }
         let wan = (!self.one_armed).then(|| ("wan0", wan, format!("{DIRECTOR}/24"), wan_more));
         let lan = ("lan0", lan, "10.1.0.2/24".to_owned(), lan_more);
         for (name, device, address, more) in wan.into_iter().chain([lan]) {
+            let place = match self.cable {
+                Cable::Trunk => format!("parent = \"card0\"\nvlan = {device}"),
+                _ => format!("device = \"{device}\"\nrx_checksum = \"{rx_checksum}\""),
+            };
             let _ = write!(
                 toml,
                 "
 [[port]]
 name = \"{name}\"
-device = \"{device}\"
+{place}
 addresses = [\"{address}\"{more}]
-rx_checksum = \"{rx_checksum}\"
 "
             );
         }

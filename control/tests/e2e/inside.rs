@@ -8,6 +8,7 @@ mod fullnat;
 mod kernel_ipvs;
 mod sctp;
 mod tunnels;
+mod vlans;
 
 /// What guests load; a module's own dependencies come by themselves.
 const MODULES: &[&str] = &[
@@ -18,6 +19,8 @@ const MODULES: &[&str] = &[
     // The kernel's IPVS, which asks for the checksum without saying so.
     "crc32c_generic ip_vs ip_vs_rr",
     "sctp",
+    // A trunk's far end.
+    "8021q",
 ];
 
 /// A guest ends within one minute or two on a quiet machine.
@@ -51,4 +54,9 @@ fn tunnels_in_a_guest() {
 #[test]
 fn sctp_in_a_guest() {
     boot("inside::sctp::");
+}
+
+#[test]
+fn vlans_in_a_guest() {
+    boot("inside::vlans::");
 }

@@ -36,6 +36,8 @@ mod load;
 mod modes;
 mod partial_checksums;
 mod reload;
+mod streams;
+mod traces;
 mod transfers;
 mod twins;
 

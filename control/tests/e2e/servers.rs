@@ -1,6 +1,6 @@
 //! What runs in a real server: nginx for TCP, a small DNS responder for UDP.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -138,18 +138,21 @@ pub(crate) struct Dns {
 impl Dns {
     /// Starts one in each of the lab's real servers, on port 53.
     pub(crate) fn in_all(lab: &Lab) -> Vec<Dns> {
-        let servers = (1..).zip(&lab.servers).map(|(number, netns)| {
-            let stop = Arc::new(AtomicBool::new(false));
-            let stopped = Arc::clone(&stop);
-            let rip = rip(number);
-            let socket = netns.within(move || UdpSocket::bind((rip, 53)).expect("port 53"));
-            let thread = std::thread::spawn(move || serve_dns(&socket, rip, &stopped));
-            Dns {
-                stop,
-                thread: Some(thread),
-            }
-        });
-        servers.collect()
+        let servers = (1..).zip(&lab.servers);
+        let start = |(number, netns)| Dns::on(netns, rip(number).into(), rip(number));
+        servers.map(start).collect()
+    }
+
+    /// Starts one on port 53 of `address`, which answers with `rip`.
+    pub(crate) fn on(netns: &Netns, address: IpAddr, rip: Ipv4Addr) -> Dns {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let socket = netns.within(move || UdpSocket::bind((address, 53)).expect("port 53"));
+        let thread = std::thread::spawn(move || serve_dns(&socket, rip, &stopped));
+        Dns {
+            stop,
+            thread: Some(thread),
+        }
     }
 }
 

@@ -66,6 +66,7 @@ impl<'lab> Director<'lab> {
         match config.ports() {
             (_, true) => lab.plug_in_one_arm(),
             (Cable::NetTap, false) => lab.plug_in(),
+            (Cable::Trunk, false) => lab.plug_in_trunk(),
             (Cable::AfPacket, false) => {}
         }
         director
