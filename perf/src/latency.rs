@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
+use weir_dataplane::forward::ForwardMode;
 
 use crate::link::generate::Latency;
 use crate::link::program::Program;
@@ -88,12 +89,12 @@ pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
         );
     }
     let most = args.common.load(args.flows, vec![0.0; 3])?;
-    let outcome = session::run(&Device::Weir, &most)?;
+    let outcome = session::run(&Device::Weir(ForwardMode::fullnat), &most)?;
     let maximum = median(outcome.stages.iter().map(|s| s.mpps).collect()).unwrap_or(0.0);
     table::progress(&format!("weir's maximum: {maximum:.2} Mpps"));
     let rates: Vec<f64> = args.percent.iter().map(|p| maximum * p / 100.0).collect();
     let load = args.common.load(args.flows, rates)?;
-    let mut devices = vec![Device::Weir];
+    let mut devices = vec![Device::Weir(ForwardMode::fullnat)];
     if !args.alone {
         devices.push(Device::Program(Program::testpmd()));
     }
@@ -126,7 +127,7 @@ fn summary(
         .iter()
         .fold((0, 0), |(s, r), stage| (s + stage.sent, r + stage.received));
     Some(Measured {
-        device: device.name().to_owned(),
+        device: device.name(),
         flows,
         percent,
         rate_mpps: stages.first()?.rate,

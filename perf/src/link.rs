@@ -17,6 +17,7 @@ use serde::Serialize;
 use self::program::Program;
 use self::session::{Device, Load};
 use self::wire::{Cores, Via};
+use crate::pipeline::mode;
 use crate::table::{self, Row, count};
 
 /// What to measure.
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Standing connections, one comparison each.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 1_000_000])]
     flows: Vec<u64>,
+    /// Ways of forwarding, one row each: fullnat, nat, dr, tun (IP in IP).
+    #[arg(long, value_delimiter = ',', default_values_t = ["fullnat".to_string()])]
+    modes: Vec<String>,
     /// Runs of each side, in turn.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -139,7 +143,8 @@ impl Row for Measured {
 
 /// Runs the comparison.
 pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
-    let mut devices = vec![Device::Weir];
+    let modes = args.modes.iter().map(|name| mode(name).map(Device::Weir));
+    let mut devices = modes.collect::<anyhow::Result<Vec<_>>>()?;
     if !args.alone {
         devices.push(Device::Program(Program::testpmd()));
     }
@@ -198,7 +203,7 @@ fn summary(
     let (sent, received) =
         stages().fold((0, 0), |(s, r), stage| (s + stage.sent, r + stage.received));
     Measured {
-        device: device.name().to_owned(),
+        device: device.name(),
         via: common.via,
         flows,
         size: common.size,

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use weir_dataplane::forward::ForwardMode;
+
 use crate::link::program::Program;
 use crate::link::session::Device;
 use crate::link::{Common, compare};
@@ -25,7 +27,7 @@ pub(crate) struct Args {
 
 /// Weir, the programs, and testpmd as the reference.
 pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
-    let mut devices = vec![Device::Weir];
+    let mut devices = vec![Device::Weir(ForwardMode::fullnat)];
     for file in &args.files {
         devices.push(Device::Program(Program::read(file)?));
     }

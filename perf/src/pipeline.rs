@@ -90,7 +90,7 @@ fn lengths(size: &str) -> anyhow::Result<Vec<usize>> {
 }
 
 /// The way of forwarding of this name.
-fn mode(name: &str) -> anyhow::Result<ForwardMode> {
+pub(crate) fn mode(name: &str) -> anyhow::Result<ForwardMode> {
     let known = [
         ForwardMode::fullnat,
         ForwardMode::nat,

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use weir_dataplane::command::Command;
 use weir_dataplane::conn::Pages;
 use weir_dataplane::counters::{Cell, DropReason, WorkerCounters};
-use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::io::dpdk::{DpdkQueue, Pool, PortHandle};
 use weir_dataplane::steer::{MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh};
 use weir_dataplane::worker::{Setup, Worker, WorkerPort};
@@ -21,6 +20,7 @@ use weir_dataplane::{CoreId, PortId, Tick};
 
 use super::port::{open, take_core};
 use crate::clock::{cycles, cycles_per_ns};
+use crate::pipeline::mode;
 use crate::testbed::{WAN, fib, neighbours, snapshot};
 
 /// How the worker is run.
@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Connections that the table holds.
     #[arg(long)]
     connections: u32,
+    /// How servers are reached.
+    #[arg(long, default_value = "fullnat")]
+    mode: String,
     /// Memory on huge pages.
     #[arg(long)]
     huge: bool,
@@ -161,12 +164,7 @@ fn work(
         pages: Pages::Huge,
         secret: [0x5eed, 2, 3, 4],
         // Handshakes of a benchmark take seconds; nothing closes.
-        snapshot: Arc::new(snapshot(
-            args.connections,
-            1,
-            ForwardMode::fullnat,
-            counters,
-        )),
+        snapshot: Arc::new(snapshot(args.connections, 1, mode(&args.mode)?, counters)),
         fib: Arc::new(fib(WAN)),
         now,
     })?;

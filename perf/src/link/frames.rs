@@ -15,6 +15,8 @@ const SEQ_AT: usize = L4 + 4;
 const TCP_CHECKSUM_AT: usize = L4 + 16;
 /// Six bytes of payload carry the time of sending.
 const STAMP_AT: usize = L4 + 20;
+/// IP in IP.
+const IPIP: u8 = 4;
 const STAMP_MASK: u64 = (1 << 48) - 1;
 
 /// A client's data packet, made by differences from a template: a few nanoseconds each.
@@ -79,14 +81,24 @@ impl Data {
 /// The time of sending that a frame carries, and how far `now` is from it.
 #[inline]
 pub(crate) fn age(frame: &[u8], now: u64) -> u64 {
-    let stamp = u64::from(be32(frame, STAMP_AT)) << 16 | u64::from(be16(frame, STAMP_AT + 4));
+    let at = match frame[ipv4::PROTO_AT] {
+        IPIP => STAMP_AT + ipv4::MIN_LEN,
+        _ => STAMP_AT,
+    };
+    let stamp = u64::from(be32(frame, at)) << 16 | u64::from(be16(frame, at + 4));
     now.wrapping_sub(stamp) & STAMP_MASK
 }
 
-/// Whether it is one of the load's: TCP over IPv4, and long enough to be.
+/// Whether it is one of the load's: TCP over IPv4, perhaps in a tunnel, and long enough to be.
 #[inline]
 pub(crate) fn counts(frame: &[u8]) -> bool {
-    frame.len() >= SMALLEST && be16(frame, 12) == eth::IPV4 && frame[ipv4::PROTO_AT] == ipv4::TCP
+    frame.len() >= SMALLEST
+        && be16(frame, 12) == eth::IPV4
+        && match frame[ipv4::PROTO_AT] {
+            ipv4::TCP => true,
+            IPIP => frame.len() >= SMALLEST + ipv4::MIN_LEN,
+            _ => false,
+        }
 }
 
 /// Client `n`'s first packet. Its sequence number says which client it is: the other side of
@@ -117,8 +129,13 @@ pub(crate) enum Reaction {
 }
 
 /// Plays clients, servers and gateway: a server answers SYN with SYN-ACK, a client SYN-ACK with
-/// ACK, the gateway every ARP request with its own address.
-pub(crate) fn react(frame: &[u8]) -> Reaction {
+/// ACK, the gateway every ARP request with its own address. `one_way`: a server's SYN-ACK goes
+/// past the device, so that its client's ACK is the next that this sees.
+pub(crate) fn react(frame: &[u8], one_way: bool) -> Reaction {
+    if counts(frame) && frame[ipv4::PROTO_AT] == IPIP {
+        let inner = [&frame[..eth::HEADER_LEN], &frame[ipv4::END..]].concat();
+        return react(&inner, one_way);
+    }
     if frame.len() >= 42 && be16(frame, 12) == eth::ARP {
         return arp(frame);
     }
@@ -127,6 +144,7 @@ pub(crate) fn react(frame: &[u8]) -> Reaction {
     };
     let (seq, ack) = (be32(frame, SEQ_AT), be32(frame, SEQ_AT + 4));
     match flow.says & (SYN | ACK) {
+        SYN if one_way => Reaction::Answer(client_says(u64::from(seq), ACK, 2)),
         SYN => {
             let back = flow.key.reversed();
             let mut packet =

@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Open them first, with whole handshakes.
     #[arg(long)]
     handshakes: bool,
+    /// Servers answer past the device (DR, TUN).
+    #[arg(long)]
+    one_way: bool,
     /// Rates to send at, Mpps, one stage each; 0 for as fast as it can.
     #[arg(long, value_delimiter = ',')]
     rates: Vec<f64>,
@@ -142,6 +145,7 @@ struct Generator<'a> {
     pool: Pool,
     data: Data,
     flows: u64,
+    one_way: bool,
     seconds: f64,
     per_ns: f64,
     rng: Rng,
@@ -162,6 +166,7 @@ impl<'a> Generator<'a> {
             pool,
             data: Data::new(args.len),
             flows: args.flows,
+            one_way: args.one_way,
             seconds: args.seconds,
             per_ns: cycles_per_ns(),
             rng: Rng(42),
@@ -215,7 +220,7 @@ impl<'a> Generator<'a> {
                 heard = Instant::now();
             }
             for frame in &burst {
-                match react(frame.bytes()) {
+                match react(frame.bytes(), self.one_way) {
                     Reaction::None => {}
                     Reaction::Answer(answer) => self.send(&answer),
                     Reaction::Open(n) => {
@@ -350,7 +355,8 @@ impl<'a> Generator<'a> {
                 {
                     ages.saturating_record(age(bytes, now));
                 }
-                if self.stock.len() < STOCK && frame.set_len(self.data.len()) {
+                let as_sent = bytes.len() == self.data.len();
+                if self.stock.len() < STOCK && as_sent && frame.set_len(self.data.len()) {
                     self.stock.push(frame);
                 }
             }
@@ -360,7 +366,7 @@ impl<'a> Generator<'a> {
 
     #[cold]
     fn other(&mut self, bytes: &[u8]) {
-        if let Reaction::Answer(answer) = react(bytes) {
+        if let Reaction::Answer(answer) = react(bytes, self.one_way) {
             self.send(&answer);
         }
     }

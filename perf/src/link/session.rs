@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use weir_dataplane::forward::ForwardMode;
 
 use super::forward::Mark;
 use super::generate::{Report, Stage};
@@ -17,24 +18,29 @@ use super::wire::{Cores, Via, Wire, huge_pages};
 /// What stands at the other end of the link.
 #[derive(Debug, Clone)]
 pub(crate) enum Device {
-    /// Weir's worker.
-    Weir,
+    /// Weir's worker, whose servers are reached so.
+    Weir(ForwardMode),
     /// Another DPDK program.
     Program(Program),
 }
 
 impl Device {
     /// Its name in tables.
-    pub(crate) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> String {
         match self {
-            Device::Weir => "weir",
-            Device::Program(program) => &program.name,
+            Device::Weir(ForwardMode::fullnat) => "weir".to_owned(),
+            Device::Weir(mode) => format!("weir {}", mode.name()),
+            Device::Program(program) => program.name.clone(),
         }
+    }
+
+    fn is_one_way(&self) -> bool {
+        matches!(self, Device::Weir(mode) if mode.is_one_way())
     }
 
     fn handshakes(&self) -> bool {
         match self {
-            Device::Weir => true,
+            Device::Weir(_) => true,
             Device::Program(program) => program.handshakes,
         }
     }
@@ -109,7 +115,7 @@ pub(crate) fn run(device: &Device, load: &Load) -> anyhow::Result<Outcome> {
     }
     // The device first: memif's other side can crash when it is left alone in mid-traffic.
     match device {
-        Device::Weir => under_test.end("")?,
+        Device::Weir(_) => under_test.end("")?,
         Device::Program(program) => {
             under_test.end(&program.quit)?;
             outcome.cycles = under_test.cycles_said();
@@ -125,7 +131,7 @@ fn per_packet(first: Mark, last: Mark) -> Option<f64> {
 }
 
 fn mark(device: &Device, process: &mut Process) -> anyhow::Result<Option<Mark>> {
-    let Device::Weir = device else {
+    let Device::Weir(_) = device else {
         return Ok(None);
     };
     process.write("mark\n")?;
@@ -145,13 +151,14 @@ fn generator(wire: &Wire, device: &Device, load: &Load, huge: bool) -> anyhow::R
         .args(["--seconds", &load.seconds.to_string()])
         .args(["--len", &load.len.to_string()])
         .args(huge.then_some("--huge"))
-        .args(device.handshakes().then_some("--handshakes"));
+        .args(device.handshakes().then_some("--handshakes"))
+        .args(device.is_one_way().then_some("--one-way"));
     Process::start("generator", &mut command)
 }
 
 fn start(wire: &Wire, device: &Device, load: &Load, huge: bool) -> anyhow::Result<Process> {
     match device {
-        Device::Weir => {
+        Device::Weir(mode) => {
             // A tenth more than there are flows, so that no bucket overflows.
             let connections = load.flows + load.flows / 10 + 1000;
             let mut command = Command::new(std::env::current_exe()?);
@@ -160,6 +167,7 @@ fn start(wire: &Wire, device: &Device, load: &Load, huge: bool) -> anyhow::Resul
                 .args(["--prefix", &wire.prefix("device")])
                 .args(["--core", &load.cores.device.to_string()])
                 .args(["--connections", &connections.to_string()])
+                .args(["--mode", mode.name()])
                 .args(huge.then_some("--huge"));
             Process::start("weir", &mut command)
         }

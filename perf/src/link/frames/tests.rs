@@ -26,11 +26,11 @@ fn data_of_any_client_has_right_checksums_and_carries_its_stamp() {
 /// A handshake through a balancer that changes nothing: SYN, SYN-ACK, ACK, open.
 #[test]
 fn the_world_completes_handshakes() {
-    let Reaction::Answer(syn_ack) = react(&syn(70_001)) else {
+    let Reaction::Answer(syn_ack) = react(&syn(70_001), false) else {
         panic!("no SYN-ACK");
     };
     assert!(checksums_right(&syn_ack));
-    let Reaction::Answer(ack) = react(&syn_ack) else {
+    let Reaction::Answer(ack) = react(&syn_ack, false) else {
         panic!("no ACK");
     };
     assert!(checksums_right(&ack));
@@ -38,7 +38,30 @@ fn the_world_completes_handshakes() {
         panic!("no flow");
     };
     assert_eq!(flow.key.source4(), client(70_001));
-    assert_eq!(react(&ack), Reaction::Open(70_001));
+    assert_eq!(react(&ack, false), Reaction::Open(70_001));
+}
+
+/// Where answers go past the device, its client's ACK follows the SYN; and what it wraps is found
+/// inside.
+#[test]
+fn the_world_answers_past_a_one_way_device() {
+    let wrapped = |frame: &[u8]| {
+        let mut f = frame[..14].to_vec();
+        f.extend_from_slice(&frame[14..34]);
+        f[23] = 4;
+        f.extend_from_slice(&frame[14..]);
+        f
+    };
+    for seen in [syn(7), wrapped(&syn(7))] {
+        let Reaction::Answer(ack) = react(&seen, true) else {
+            panic!("no ACK");
+        };
+        assert!(checksums_right(&ack) && counts(&ack) && counts(&wrapped(&ack)));
+        for seen in [&ack, &wrapped(&ack)] {
+            assert_eq!(react(seen, true), Reaction::Open(7));
+        }
+        assert_eq!(age(&ack, 5), age(&wrapped(&ack), 5));
+    }
 }
 
 #[test]
@@ -47,7 +70,7 @@ fn the_gateway_answers_arp() {
     request.extend([2, 0, 0, 0, 0x0d, 0, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
     request.extend([2, 0, 0, 0, 0x0d, 0, 10, 0, 0, 2]);
     request.extend([0, 0, 0, 0, 0, 0, 10, 0, 0, 1]);
-    let Reaction::Answer(answer) = react(&request) else {
+    let Reaction::Answer(answer) = react(&request, false) else {
         panic!("no answer");
     };
     assert_eq!(answer[..12], [2, 0, 0, 0, 0x0d, 0, 2, 0, 0, 0, 1, 1]);
