@@ -7,8 +7,8 @@
 //! ```
 //! An MSS says what its sender takes. A SYN's is lowered to what fits the tunnel: servers that
 //! answer by a tunnel of their own need that. A SYN-ACK's is where servers answer through the
-//! director; where they do not, nobody but the server can lower it (`scripts/realserver` says
-//! how), and a client's segment that is too long is answered by ICMP with the size that fits, or
+//! director; where they do not, nobody but the server can lower it (`ip route ... advmss`
+//! there), and a client's segment that is too long is answered by ICMP with the size that fits, or
 //! cut when `[ipvs] pmtu_disc = false`. A SYN without the option stays without: its sender takes
 //! 536 bytes, 1,220 over IPv6 (RFC 9293 3.7.1), which fit.
 #![forbid(unsafe_code)]

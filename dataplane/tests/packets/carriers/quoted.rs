@@ -10,7 +10,8 @@ use crate::carriers::{
     FAMILIES, ISN, SERVER_ISN, client_packet, header, segment, server_packet, telling,
 };
 use crate::common::*;
-use crate::modes::{CLIENT4, VIP4, at, director_telling, error_about, shapes};
+use crate::errors::error_about;
+use crate::modes::{CLIENT4, VIP4, at, director_telling, shapes};
 use crate::only;
 
 /// The packet that an error quotes, with the error's Ethernet header, and the MTU it names.
