@@ -305,10 +305,10 @@ fn thresholds_and_limits_below_the_services() {
     assert_eq!(
         services::human(&services),
         "\
-SERVICE  ADDRESS           SCHED  FORWARD  WEIGHT  STATE   ACTIVE  INACT  CONNS       IN      OUT
-web      tcp 10.0.0.10:80  wrr    FullNat                      98      6  2,098  4.0 KiB  2.0 MiB
-           -> 10.1.0.11:8080       FullNat     100  full        97      3  1,097  2.0 KiB  1.0 MiB
-           -> 10.1.0.12:8080       FullNat       1  active       1      3  1,001  2.0 KiB  1.0 MiB
+SERVICE  ADDRESS              SCHED  FORWARD  WEIGHT  STATE   ACTIVE  INACT  CONNS       IN      OUT
+web      tcp 10.0.0.10:80     wrr    FullNat                      98      6  2,098  4.0 KiB  2.0 MiB
+           -> 10.1.0.11:8080         FullNat     100  full        97      3  1,097  2.0 KiB  1.0 MiB
+           -> 10.1.0.12:8080         FullNat       1  active       1      3  1,001  2.0 KiB  1.0 MiB
 
 SERVICE  SERVER          CONNECTIONS  UPPER  LOWER
 web      10.1.0.11:8080          100    100     75
