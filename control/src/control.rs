@@ -37,6 +37,7 @@ mod answers;
 mod blacklist;
 pub(crate) mod counters;
 mod drain;
+mod floods;
 pub(crate) mod kernel;
 pub(crate) mod link;
 mod listing;
@@ -52,6 +53,7 @@ mod tests;
 mod turnover;
 
 use blacklist::BlacklistBook;
+use floods::{Floods, News};
 use kernel::Kernel;
 use link::{LinkEvent, WorkerLink};
 use listing::Listings;
@@ -91,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) twins: Option<Arc<TwinThreadCounters>>,
     /// The way to the kernel.
     pub(crate) kernel: Kernel,
+    /// Unix time when the workers' ticks began, seconds.
+    pub(crate) ticks_began_s: u32,
 }
 
 /// A worker as control knows it.
@@ -159,6 +163,7 @@ pub(crate) struct Control {
     reload: Reload,
     blacklist: BlacklistBook,
     turnovers: Turnovers,
+    floods: Floods,
     pulse: Pulse,
     started: Instant,
     /// Everything was rolled out once.
@@ -175,6 +180,7 @@ impl Control {
     /// More real servers than there are numbers for.
     pub(crate) fn new(parts: Parts) -> Result<Control, OutOfIds> {
         let mut model = Model::default();
+        model.ticks_began(parts.ticks_began_s);
         model.apply(&parts.config)?;
         let placement = parts.workers.iter().map(|w| (w.cpu, w.idle)).collect();
         let links: Vec<WorkerLink> = parts.workers.into_iter().map(|w| w.link).collect();
@@ -185,6 +191,7 @@ impl Control {
         let turnovers = Turnovers::begin(&mut model);
         Ok(Control {
             turnovers,
+            floods: Floods::default(),
             config_file: parts.config_file,
             config: parts.config,
             model,
@@ -264,6 +271,11 @@ impl Control {
                 match event {
                     LinkEvent::Resolve { port, addr } => self.resolve(worker, Hop { port, addr }),
                     LinkEvent::Conns(page) => self.listings.take(page, &self.services),
+                    LinkEvent::SynProxy { service, on } => {
+                        let core = self.links[worker].core();
+                        let news = self.floods.heard(core, service, on, Instant::now());
+                        self.flood_news(news);
+                    }
                 }
             }
         }
@@ -370,6 +382,14 @@ impl Control {
         }
     }
 
+    fn flood_news(&self, news: impl IntoIterator<Item = News>) {
+        for news in news {
+            let (News::Began(service) | News::Ended(service, _)) = news;
+            let entry = self.model.services().find(|s| s.id == service);
+            floods::log(news, entry.map_or("removed", |s| &s.name));
+        }
+    }
+
     fn net_event(&mut self, event: NetEvent) {
         match event {
             NetEvent::Routes(routes) => {
@@ -447,6 +467,8 @@ impl Control {
     fn keep_house(&mut self) {
         self.follow_links();
         self.changed |= self.turnovers.look(&mut self.model, Instant::now());
+        let news = self.floods.look(Instant::now());
+        self.flood_news(news);
         if !self.model.has_removed() {
             return;
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use weir_dataplane::ServerId;
 use weir_dataplane::conn::state::{Rules, Timeouts};
+use weir_dataplane::defense::cookie::Cookies;
 use weir_dataplane::service::{Marks, Server, ServiceKey, Snapshot, SnapshotBuilder};
 
 use crate::model::ServiceEntry;
@@ -17,6 +18,8 @@ use crate::model::ServiceEntry;
 #[derive(Debug, Default)]
 pub(crate) struct Publisher {
     generation: u64,
+    /// Unix time when the workers' ticks began, seconds.
+    tick_zero_s: u32,
     /// `None` before the first, and after a change.
     current: Option<Arc<Snapshot>>,
     /// Whose chunks the next snapshot shares.
@@ -26,6 +29,11 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
+    /// Says when the workers' ticks began, Unix time in seconds.
+    pub(crate) fn ticks_began(&mut self, tick_zero_s: u32) {
+        self.tick_zero_s = tick_zero_s;
+    }
+
     /// The generation of the next new snapshot: the first that shows a change made now.
     pub(crate) fn next_generation(&self) -> u64 {
         self.generation + 1
@@ -60,6 +68,10 @@ impl Publisher {
             return current.clone();
         }
         let builder = SnapshotBuilder::default().timeouts(timeouts).rules(rules);
+        let builder = builder.cookies(Cookies {
+            secret: rules.cookie_secret,
+            tick_zero_s: self.tick_zero_s,
+        });
         let mut builder = builder.marks(marks.clone());
         if let Some(last) = &self.last {
             builder.servers_of(last);

@@ -187,6 +187,7 @@ impl Appliance {
             ports,
             twins: Some(Arc::clone(twin_thread.counters())),
             kernel,
+            ticks_began_s: clock.began_s(),
         })?;
         Ok(Appliance {
             control,

@@ -11,7 +11,7 @@ use crate::conn::state::State;
 use crate::defense::blacklist::Blacklist;
 use crate::route::{Fib, NeighbourUpdate};
 use crate::service::Snapshot;
-use crate::types::{CoreId, Mac, PortId, Proto, ServerId};
+use crate::types::{CoreId, Mac, PortId, Proto, ServerId, ServiceId};
 
 /// Control to worker.
 #[derive(Debug)]
@@ -53,6 +53,14 @@ pub enum Event {
     },
     /// A filled page, answer to [`Command::ListConns`].
     Conns(Box<ConnPage>),
+    /// Whether a service with an automatic SYN proxy answers by cookies: said once a second
+    /// while it does, and once when it no longer does.
+    SynProxy {
+        /// Which service.
+        service: ServiceId,
+        /// It does.
+        on: bool,
+    },
 }
 
 /// What may change of a port while workers run.

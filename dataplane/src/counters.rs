@@ -128,6 +128,16 @@ drop_reasons! {
     TtlExpired => "ttl_expired",
     /// For a virtual or local address, but no service and no connection has it.
     NoConnection => "no_connection",
+    /// SYN proxy: a TCP packet without a connection that brings no cookie of ours back.
+    InvalidCookie => "invalid_cookie",
+    /// SYN proxy: a TCP packet without a connection that brings a cookie back too late.
+    ExpiredCookie => "expired_cookie",
+    /// SYN proxy: a client's packet before its server has answered, and not held: repeated,
+    /// empty, or one too many. What matters of it the client sends again.
+    AwaitingServer => "awaiting_server",
+    /// SYN proxy: held, or for a server that refused or did not answer, or of a client that gave
+    /// up.
+    ServerSilent => "server_silent",
     /// The service has no real server that may take a connection.
     NoServer => "no_server",
     /// Every real server that may take a connection has reached its upper threshold.
@@ -198,13 +208,15 @@ pub struct WorkerCounters {
     pub to_kernel: Cell,
     /// Frames taken from the kernel twin's ring.
     pub from_kernel: Cell,
-    /// Frames that Weir made itself: resets, ICMP errors, further parts of what it cut.
+    /// Frames that Weir made itself: resets, ICMP errors, SYNs to servers in a client's name,
+    /// further parts of what it cut.
     pub generated: Cell,
     /// Frames put on another worker's ring.
     pub handoff_out: Cell,
     /// Frames taken from other workers' rings.
     pub handoff_in: Cell,
-    /// Frames waiting for a neighbour, or for their datagram's first fragment (gauge).
+    /// Frames waiting for a neighbour, for their datagram's first fragment, or for a server's
+    /// SYN-ACK (gauge).
     pub parked: Cell,
     /// Frames dropped, by reason.
     pub drops: [Cell; DropReason::ALL.len()],
@@ -212,9 +224,11 @@ pub struct WorkerCounters {
     pub conns: Cell,
     /// Connections opened.
     pub conns_opened: Cell,
-    /// Connections that ran out, or whose server was gone (`expire_nodest_conn`).
+    /// Connections that ran out, whose server was gone (`expire_nodest_conn`), or did not answer
+    /// (SYN proxy).
     pub conns_expired: Cell,
-    /// Connections evicted because the table was full: the four kinds below together.
+    /// Connections evicted because the table was full (the four kinds below together), or because too
+    /// many waited for their servers (SYN proxy).
     pub conns_evicted: Cell,
     /// Of these, such whose handshake had not completed.
     pub evicted_half_open: Cell,
@@ -252,6 +266,12 @@ pub struct WorkerCounters {
     pub clients_told: Cell,
     /// Packets that had no room for it (a full header, the MTU) and went without.
     pub clients_untold: Cell,
+    /// SYN proxy: SYNs answered by a cookie.
+    pub cookies_sent: Cell,
+    /// SYN proxy: cookies that came back, each opening a connection.
+    pub cookies_valid: Cell,
+    /// SYN proxy: SYNs sent again to servers that had not answered.
+    pub syns_repeated: Cell,
     /// Turns of the loop that found nothing to do.
     pub idle_polls: Cell,
     /// Turns of the loop that found work.
@@ -389,6 +409,9 @@ impl WorkerCounters {
             checksums_filled: Cell::default(),
             clients_told: Cell::default(),
             clients_untold: Cell::default(),
+            cookies_sent: Cell::default(),
+            cookies_valid: Cell::default(),
+            syns_repeated: Cell::default(),
             idle_polls: Cell::default(),
             busy_polls: Cell::default(),
             ports: (0..ports).map(|_| PortCounters::default()).collect(),

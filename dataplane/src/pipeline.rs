@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 use crate::command::Event;
+use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, State, Way, sctp, tcp, udp};
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
@@ -49,6 +50,7 @@ mod quic;
 mod quoted;
 mod reset;
 mod room;
+mod syn_proxy;
 mod weeding;
 
 use abort::make_abort;
@@ -61,6 +63,7 @@ pub(crate) use open::{conn_gone, redirected_keys};
 pub(crate) use punt::PuntPolicers;
 use punt::{Punt, punt_class};
 use reset::make_reset;
+pub(crate) use syn_proxy::SynProxies;
 
 /// The two ways through [`Worker::forward`], as a constant: it is compiled for each.
 const INBOUND: bool = true;
@@ -354,6 +357,7 @@ impl<Q: PortQueue> Worker<Q> {
         } else if let Some(answered) = self.find_answered(flow) {
             return self.answer_past_us(lane, frame, flow, answered, now);
         }
+        self.note_proof(&frame, flow, now);
         let first = self.first(lane, &frame);
         let opened = self.open(first, flow, Progress::default(), now);
         self.go_on(lane, frame, flow, opened, now);
@@ -369,6 +373,9 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         let dir = Direction::Inbound;
+        if let Some(offer) = self.proxies.take_proof() {
+            return self.go_on_proven(lane, frame, flow, opened, offer, now);
+        }
         if matches!(opened, Err(Refusal::Kernel | Refusal::NoConnection))
             && let Some(answered) = self.find_answered_marked(flow)
         {
@@ -376,11 +383,13 @@ impl<Q: PortQueue> Worker<Q> {
         }
         match opened {
             Ok(Opened::Same(id)) => {
+                self.note_opened::<K>(id);
                 self.begin_carrying::<K>(id, flow.says, now);
                 self.carry_on(lane, frame, flow, Hit { id, dir }, now);
                 self.has_gone::<K>(id);
             }
             Ok(Opened::Translated(id)) => {
+                self.note_opened::<Key6>(id);
                 self.begin_carrying::<Key6>(id, flow.says, now);
                 let flow = flow.with_key(flow.key.widened());
                 self.carry_on(lane, frame, &flow, Hit { id, dir }, now);
@@ -397,6 +406,10 @@ impl<Q: PortQueue> Worker<Q> {
                 self.punt(lane, frame, class, now);
             }
             Err(Refusal::NoConnection) => self.refuse(lane, frame, flow, now),
+            Err(Refusal::Challenge(service)) => self.challenge(lane, frame, flow, service, now),
+            Err(Refusal::Unproven(reason, resets)) => {
+                self.disbelieve(lane, frame, flow, (reason, resets), now);
+            }
             Err(Refusal::Ask) => {
                 let port = self.lanes[lane].port.id;
                 if let Some((owner, message)) = self.asking.take() {
@@ -524,7 +537,11 @@ impl<Q: PortQueue> Worker<Q> {
         let conns = &mut K::side_mut(&mut self.sides).conns;
         let conn = conns.get(id);
         let (before, server) = (conn.state(), conn.server_id());
+        let settles = conn.flags().has(Flags::HALF_OPEN) && !after.is_half_open();
         conns.set_state(id, after);
+        if settles {
+            self.settle::<K>(id);
+        }
         if before.is_active() != after.is_active()
             && let Some(cells) = self.counters.servers.get(server)
         {

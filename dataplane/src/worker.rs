@@ -26,8 +26,8 @@ use crate::lip::LocalPorts;
 use crate::packet::ids::IpIds;
 use crate::packet::{Key, Key4, Key6, eth};
 use crate::pipeline::{
-    Arrival, Columns, DATAGRAMS, EXPIRED_A_TURN, Family, Farewells, Notes, Side, Sides, conn_gone,
-    redirected_keys,
+    Arrival, Columns, DATAGRAMS, EXPIRED_A_TURN, Family, Farewells, Notes, Side, Sides, SynProxies,
+    conn_gone, redirected_keys,
 };
 use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking, PathMtus};
 use crate::sched::{Loads, Memory};
@@ -185,6 +185,8 @@ pub struct Worker<Q: PortQueue> {
     /// What tunnels' ways are known to take.
     pub(crate) path_mtus: PathMtus,
     pub(crate) defense: Defense,
+    /// Services whose clients must prove themselves, and who is about to.
+    pub(crate) proxies: SynProxies<Q::Frame>,
     pub(crate) punt: crate::pipeline::PuntPolicers,
     pub(crate) answers: Policer,
     /// Of these, such that say which size fits.
@@ -251,6 +253,7 @@ impl<Q: PortQueue> Worker<Q> {
             inbox: Burst::new(),
         };
         let ids = IpIds::new(steer.me(), steer.workers(), secret[1] as u32);
+        let proxies = SynProxies::new(secret, steer.workers(), now);
         let mut worker = Worker {
             lanes: ports.into_iter().map(lane).collect(),
             steer,
@@ -275,6 +278,7 @@ impl<Q: PortQueue> Worker<Q> {
             parking: Parking::default(),
             path_mtus: PathMtus::new(secret[3]),
             defense: Defense::new(setup.now),
+            proxies,
             punt: crate::pipeline::PuntPolicers::new(setup.now),
             answers: Policer::new(ANSWERS_A_SECOND, setup.now),
             sizes_told: Policer::new(ANSWERS_A_SECOND, setup.now),
@@ -321,6 +325,7 @@ impl<Q: PortQueue> Worker<Q> {
         if self.farewells.are_due(now) {
             work += self.dismiss_some(now);
         }
+        self.judge_floods(now);
         work += self.expire(now);
         let polls = if work == 0 {
             &self.counters.idle_polls
@@ -520,6 +525,7 @@ impl<Q: PortQueue> Worker<Q> {
         let mut lost = |reason| counters.dropped(reason);
         self.fragments.expire(now, EXPIRED_A_TURN, &mut lost);
         self.path_mtus.expire(now);
+        looked += self.repeat_syns(now);
         self.note_held();
         looked
     }
@@ -594,6 +600,7 @@ impl<Q: PortQueue> Worker<Q> {
         if closes_more(&self.snapshot, &snapshot) {
             self.defense.weed();
         }
+        self.proxies.follow(&self.snapshot, &snapshot);
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -669,6 +676,7 @@ impl<Q: PortQueue> Worker<Q> {
             self.counters.dropped(DropReason::NeighbourUnresolved);
             drop(parked);
         }
+        self.drop_held();
         let counters = &self.counters;
         let mut lost = |reason| counters.dropped(reason);
         let later = now.after(Tick::seconds(3600));
@@ -715,7 +723,7 @@ fn templates_for(connections: u32) -> u32 {
 
 /// Lets connections of one family run out.
 fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usize {
-    let (counters, limits, snapshot) = (&worker.counters, &worker.limits, &worker.snapshot);
+    let (counters, limits) = (&worker.counters, &worker.limits);
     let mut expired = 0;
     let notes = std::cell::RefCell::new(Notes::default());
     let note = |conn: &Conn<K>, stands| {
@@ -728,7 +736,7 @@ fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usiz
         }
     };
     let conns = &mut K::side_mut(&mut worker.sides).conns;
-    let records = &mut worker.records;
+    let (records, proxies, snapshot) = (&mut worker.records, &mut worker.proxies, &worker.snapshot);
     let looked = conns.expire(
         now,
         TIMERS_A_TURN,
@@ -740,6 +748,7 @@ fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usiz
                 expired += 1;
                 conn_gone(counters, conn);
                 limits.gone(snapshot, conn);
+                proxies.gone(conn, snapshot);
                 note(conn, false);
             }
         },

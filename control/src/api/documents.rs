@@ -132,6 +132,9 @@ pub(crate) struct Service {
     /// How packets reach real servers that say nothing of their own: `fullnat`, `nat`, `dr`,
     /// `tun` or `local`.
     pub(crate) forward: String,
+    /// Its SYN proxy; absent where it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) syn_proxy: Option<SynProxy>,
     /// The local addresses that servers see as clients.
     pub(crate) local_addresses: Vec<IpAddr>,
     /// How much it and each of its clients may have.
@@ -139,6 +142,15 @@ pub(crate) struct Service {
     pub(crate) limits: Vec<Limit>,
     /// Real servers in configuration order; those that leave last.
     pub(crate) servers: Vec<Server>,
+}
+
+/// Whether clients of a service must prove where they are before a connection is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SynProxy {
+    /// `auto` or `always`.
+    pub(crate) mode: String,
+    /// They must now.
+    pub(crate) on: bool,
 }
 
 /// A real server of one service.

@@ -14,7 +14,9 @@ use crate::api::documents::{Service, Services, Traffic};
 /// A service's line sums up its servers'. FORWARD is named as in ipvsadm: Masq is NAT, Route is
 /// DR, Tunnel is TUN with what `ipvsadm --tun-info` shows of it. STATE: `active` servers take new connections, `drained`
 /// ones (weight 0) keep what they have, `leaving` ones were removed and go with their last
-/// connection, `full` ones have as many connections as their threshold allows. ACTIVE and INACT are the connections standing now, counted as IPVS does (ACTIVE:
+/// connection, `full` ones have as many connections as their threshold allows; a service shows
+/// `syn-proxy` while its clients must prove themselves by SYN cookies. ACTIVE and INACT are the
+/// connections standing now, counted as IPVS does (ACTIVE:
 /// established or opening); CONNS, IN and OUT are totals since the daemon's start, IN from
 /// clients. Below follow the thresholds of servers and the limits of services, if there are any:
 /// what they allow, and how many connections and packets they refused.
@@ -148,6 +150,14 @@ fn address(service: &Service) -> String {
     }
 }
 
+/// What there is to say of the service itself: that its clients have to prove themselves.
+fn state(service: &Service) -> &'static str {
+    match &service.syn_proxy {
+        Some(proxy) if proxy.on => "syn-proxy",
+        _ => "",
+    }
+}
+
 fn service_rows(service: &Service, table: &mut Table<11>) {
     let mut sum = Traffic::default();
     for server in &service.servers {
@@ -160,7 +170,7 @@ fn service_rows(service: &Service, table: &mut Table<11>) {
         scheduler(service),
         method(&service.forward, None),
         String::new(),
-        String::new(),
+        state(service).to_owned(),
         active,
         inactive,
         conns,

@@ -5,7 +5,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::api::documents::{
     Balance, Connection, Connections, Counter, Counters, Limit, Port, Reloaded, Server,
-    ServerState, Service, Services, Status, Traffic, TwinCounters, Worker,
+    ServerState, Service, Services, Status, SynProxy, Traffic, TwinCounters, Worker,
 };
 
 fn at(text: &str) -> SocketAddr {
@@ -229,6 +229,10 @@ fn services_with_their_servers() {
                 scheduler: "wrr".into(),
                 scheduler_flags: vec![],
                 forward: "fullnat".into(),
+                syn_proxy: Some(SynProxy {
+                    mode: "auto".into(),
+                    on: true,
+                }),
                 local_addresses: vec![],
                 limits: vec![],
                 servers: vec![
@@ -247,6 +251,7 @@ fn services_with_their_servers() {
                 scheduler: "mh".into(),
                 scheduler_flags: vec!["mh-fallback".into(), "mh-port".into()],
                 forward: "fullnat".into(),
+                syn_proxy: None,
                 local_addresses: vec![],
                 limits: vec![],
                 servers: vec![],
@@ -256,12 +261,12 @@ fn services_with_their_servers() {
     assert_eq!(
         services::human(&services),
         "\
-SERVICE     ADDRESS              SCHED                     FORWARD  WEIGHT  STATE    ACTIVE  INACT   CONNS       IN      OUT
-web         tcp 10.0.0.10:80     wrr                       FullNat                   12,005      9  15,005  6.0 KiB  3.0 MiB
-              -> 10.1.0.11:8080                            FullNat     100  active   12,000      3  13,000  2.0 KiB  1.0 MiB
-              -> 10.1.0.12:8080                            FullNat       0  drained       4      3   1,004  2.0 KiB  1.0 MiB
-              -> 10.1.0.13:8080                            FullNat      50  leaving       1      3   1,001  2.0 KiB  1.0 MiB
-everything  udp 10.0.0.11:*      mh (mh-fallback,mh-port)  FullNat                        0      0       0      0 B      0 B
+SERVICE     ADDRESS              SCHED                     FORWARD  WEIGHT  STATE      ACTIVE  INACT   CONNS       IN      OUT
+web         tcp 10.0.0.10:80     wrr                       FullNat          syn-proxy  12,005      9  15,005  6.0 KiB  3.0 MiB
+              -> 10.1.0.11:8080                            FullNat     100  active     12,000      3  13,000  2.0 KiB  1.0 MiB
+              -> 10.1.0.12:8080                            FullNat       0  drained         4      3   1,004  2.0 KiB  1.0 MiB
+              -> 10.1.0.13:8080                            FullNat      50  leaving         1      3   1,001  2.0 KiB  1.0 MiB
+everything  udp 10.0.0.11:*      mh (mh-fallback,mh-port)  FullNat                          0      0       0      0 B      0 B
 "
     );
     let none = Services {
@@ -299,6 +304,7 @@ fn thresholds_and_limits_below_the_services() {
                 limit("connections", false, 10_000, Some(100), 0),
                 limit("connections_per_second", true, 10, None, 1_234),
             ],
+            syn_proxy: None,
             servers: vec![full, server("10.1.0.12:8080", 1, ServerState::Active, 1)],
         }],
     };
@@ -446,6 +452,7 @@ fn json_is_the_document_and_ends_with_a_newline() {
             scheduler: "wrr".into(),
             scheduler_flags: vec![],
             forward: "fullnat".into(),
+            syn_proxy: None,
             local_addresses: vec!["10.1.0.100".parse().unwrap()],
             limits: vec![],
             servers: vec![server("10.1.0.11:8080", 1, ServerState::Leaving, 2)],

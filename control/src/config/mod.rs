@@ -58,7 +58,10 @@ const TABLES: &[Key] = &[
     Key::new("access_list", "[[access_list]]"),
     Key::new("timeouts", "{ established = \"900s\" }"),
     Key::new("ipvs", "{ secure_tcp = 1 }"),
-    Key::new("defense", "{ eviction = \"closing-first\" }"),
+    Key::new(
+        "defense",
+        "{ cookie_secret = \"00112233445566778899aabbccddeeff\" }",
+    ),
     Key::new("addresses", "{ vips = \"managed\" }"),
     Key::new("log", "{ level = \"info\" }"),
 ];

@@ -252,6 +252,11 @@ impl<'t> Section<'t> {
         self.get(key).is_some()
     }
 
+    /// Whether `key` was written as a string.
+    pub(super) fn is_text(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|v| v.get_ref().is_str())
+    }
+
     /// Adds what is wrong with `key`'s value, which it quotes.
     pub(super) fn wrong(&self, p: &mut Problems<'_>, key: &str, value: &Value<'_>, why: &str) {
         let written = p.written(value.span());

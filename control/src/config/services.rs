@@ -37,6 +37,7 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("local_addresses", "[\"10.1.0.100-10.1.0.103\"]"),
     Key::new("port", "\"wan0\""),
     Key::new("client_address", "\"none\""),
+    Key::new("syn_proxy", "{ mode = \"auto\" }"),
     Key::new("access", "{ allow = [\"10.0.0.0/8\"] }"),
     Key::new("timeouts", "{ established = \"90s\" }"),
     Key::new("limits", "{ connections = 10_000 }"),
@@ -190,6 +191,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
             draft.section.problem(p, carrier.at, &why);
         }
     }
+    policy::syn_proxy::check(p, &draft);
     draft
 }
 

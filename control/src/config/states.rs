@@ -7,6 +7,7 @@ use weir_dataplane::conn::Eviction;
 use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
 
 use super::defaults::MAX_CONNECTIONS_RANGE;
+use super::policy::syn_proxy;
 use super::reader::{Key, Problems, Section};
 use super::scalars;
 
@@ -61,7 +62,11 @@ pub(super) const IPVS: &[Key] = &[
     Key::new("am_droprate", "10"),
     Key::new("amemthresh", "100_000"),
 ];
-pub(super) const DEFENSE: &[Key] = &[Key::new("eviction", "\"closing-first\"")];
+
+pub(super) const DEFENSE: &[Key] = &[
+    Key::new("eviction", "\"closing-first\""),
+    Key::new("cookie_secret", "\"00112233445566778899aabbccddeeff\""),
+];
 
 /// `[timeouts]`.
 pub(super) fn timeouts(p: &mut Problems<'_>, top: &Section<'_>) -> Timeouts {
@@ -94,6 +99,8 @@ pub(super) fn rules(p: &mut Problems<'_>, top: &Section<'_>) -> Rules {
         default.expire_quiescent_template,
     );
     let pmtu_disc = flag("pmtu_disc", default.pmtu_disc);
+    let defense = top.table(p, "defense", DEFENSE);
+    let cookie_secret = defense.parsed(p, "cookie_secret", syn_proxy::secret);
     let mut mode = |key, default| {
         let mode = section.integer(p, key, 0..=3, "");
         mode.map_or(default, |m| m.value as u8) // at most 3, checked
@@ -117,7 +124,6 @@ pub(super) fn rules(p: &mut Problems<'_>, top: &Section<'_>) -> Rules {
     let places = *MAX_CONNECTIONS_RANGE.end();
     let amemthresh = number("amemthresh", 1..=places, " connections", default.amemthresh);
     let evictions = Eviction::ALL.map(|eviction| (eviction.name(), eviction));
-    let defense = top.table(p, "defense", DEFENSE);
     let eviction = defense.choice(p, "eviction", &evictions, &[]);
     Rules {
         sloppy_tcp,
@@ -127,6 +133,7 @@ pub(super) fn rules(p: &mut Problems<'_>, top: &Section<'_>) -> Rules {
         expire_nodest_conn,
         expire_quiescent_template,
         pmtu_disc,
+        cookie_secret: cookie_secret.map(|s| s.value),
         drop_entry,
         drop_packet,
         am_droprate,

@@ -67,8 +67,13 @@ impl Control {
 
     fn service_document(&self) -> documents::Services {
         let keys: Vec<_> = self.config.services.iter().map(|s| s.key).collect();
-        self.services
-            .document(self.generation, &self.model, &keys, &self.links)
+        self.services.document(
+            self.generation,
+            &self.model,
+            &keys,
+            &self.links,
+            &self.floods,
+        )
     }
 
     fn status(&self) -> Status {

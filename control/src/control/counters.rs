@@ -44,6 +44,9 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         checksums_filled,
         clients_told,
         clients_untold,
+        cookies_sent,
+        cookies_valid,
+        syns_repeated,
         idle_polls,
         busy_polls,
         ports: _,
@@ -179,6 +182,21 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "clients_untold",
             "Packets with no room for the client's address, which went without.",
             clients_untold,
+        ),
+        (
+            "cookies_sent",
+            "SYNs answered by a cookie (syn_proxy).",
+            cookies_sent,
+        ),
+        (
+            "cookies_valid",
+            "Cookies that came back, each opening a connection (syn_proxy).",
+            cookies_valid,
+        ),
+        (
+            "syns_repeated",
+            "SYNs sent again to real servers that had not answered (syn_proxy).",
+            syns_repeated,
         ),
         (
             "idle_polls",

@@ -194,6 +194,9 @@ impl WorkerLink {
                 Event::RetiredBlacklist(_) => self.blacklists -= 1,
                 Event::Resolve { port, addr } => return Some(LinkEvent::Resolve { port, addr }),
                 Event::Conns(page) => return Some(LinkEvent::Conns(page)),
+                Event::SynProxy { service, on } => {
+                    return Some(LinkEvent::SynProxy { service, on });
+                }
             }
         }
     }
@@ -211,6 +214,13 @@ pub(crate) enum LinkEvent {
     },
     /// A filled page.
     Conns(Box<ConnPage>),
+    /// Whether a service's automatic SYN proxy answers.
+    SynProxy {
+        /// Which service.
+        service: weir_dataplane::ServiceId,
+        /// It does.
+        on: bool,
+    },
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use weir_dataplane::ServerId;
 use weir_dataplane::counters::ServerCounters;
 use weir_dataplane::defense::limits;
+use weir_dataplane::defense::syn_proxy::Mode;
 use weir_dataplane::service::{ServiceKey, Thresholds};
 
+use super::floods::Floods;
 use super::link::WorkerLink;
 use crate::api::documents::{self, ServerState, Traffic};
 use crate::model::{Changes, FULL, Model, Passage, ServiceEntry, What};
@@ -57,18 +59,26 @@ impl ServiceBook {
         model: &Model,
         keys: &[ServiceKey],
         workers: &[WorkerLink],
+        floods: &Floods,
     ) -> documents::Services {
         let place: HashMap<&ServiceKey, usize> = keys.iter().zip(0..).collect();
         let mut services: Vec<&ServiceEntry> = model.services().collect();
         services.sort_by_key(|s| place.get(&s.key).copied().unwrap_or(usize::MAX));
-        let services = services.into_iter().map(|s| self.service(s, workers));
+        let services = services
+            .into_iter()
+            .map(|s| self.service(s, workers, floods));
         documents::Services {
             generation,
             services: services.collect(),
         }
     }
 
-    fn service(&self, entry: &ServiceEntry, workers: &[WorkerLink]) -> documents::Service {
+    fn service(
+        &self,
+        entry: &ServiceEntry,
+        workers: &[WorkerLink],
+        floods: &Floods,
+    ) -> documents::Service {
         let servers = entry.servers.iter().map(|server| documents::Server {
             address: server.address,
             forward: server.forward.name().to_owned(),
@@ -102,6 +112,7 @@ impl ServiceBook {
             scheduler: entry.scheduler.name().to_owned(),
             scheduler_flags: scheduler_flags.map(str::to_owned).collect(),
             forward: entry.forward.name().to_owned(),
+            syn_proxy: syn_proxy(entry, floods),
             local_addresses: entry.local_addresses.clone(),
             limits: limits(entry, workers),
             servers: servers.collect(),
@@ -142,6 +153,15 @@ fn is_full(id: ServerId, thresholds: Thresholds, workers: &[WorkerLink]) -> bool
     thresholds.are_on()
         && cells().any(|cells| cells.overloaded.get() > 0)
         && !thresholds.are_cleared(standing)
+}
+
+/// What a service's SYN proxy does, unless it is off.
+fn syn_proxy(entry: &ServiceEntry, floods: &Floods) -> Option<documents::SynProxy> {
+    let mode = entry.policy.syn_proxy.mode;
+    (mode != Mode::Off).then(|| documents::SynProxy {
+        mode: mode.name().to_owned(),
+        on: mode == Mode::Always || floods.concern(entry.id),
+    })
 }
 
 /// What the cells of `server` say, over all workers.

@@ -86,6 +86,11 @@ impl Default for Model {
 }
 
 impl Model {
+    /// Says when the workers' ticks began, Unix time in seconds.
+    pub(crate) fn ticks_began(&mut self, tick_zero_s: u32) {
+        self.publisher.ticks_began(tick_zero_s);
+    }
+
     /// Makes the model what `config` says.
     ///
     /// # Errors

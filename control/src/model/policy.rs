@@ -30,6 +30,16 @@ pub(super) fn of_service(before: &Policy, after: &Policy) -> Vec<String> {
     if before.limits != after.limits {
         keys.push("limits".to_owned());
     }
+    let (old, new) = (&before.syn_proxy, &after.syn_proxy);
+    if old.mode != new.mode {
+        keys.push(format!(
+            "syn_proxy {} to {}",
+            old.mode.name(),
+            new.mode.name()
+        ));
+    } else if old != new {
+        keys.push("syn_proxy's limits".to_owned());
+    }
     keys
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use weir_dataplane::CoreId;
+use weir_dataplane::defense::HELD_MAX;
 use weir_dataplane::frag::FRAGMENTS_HELD;
 use weir_dataplane::io::dpdk::{
     Eal, EalError, EalOptions, LogLevel, Memory, Pool, PoolDemand, PoolOptions, PortOptions,
@@ -37,7 +38,7 @@ pub(super) fn open(config: &Config, key: [u8; KEY_LEN], rings: usize) -> anyhow:
             ..PortOptions::new(&port.name, port.device.as_str(), workers, key, map)
         })
         .collect();
-    let parked = (PARKED_MAX + FRAGMENTS_HELD) * usize::from(workers);
+    let parked = (PARKED_MAX + FRAGMENTS_HELD + HELD_MAX) * usize::from(workers);
     let demand = PoolDemand::new(&ports, rings as u32, parked as u32);
     let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or_default();
     let pool = PoolOptions::new("weir", demand, mtu);

@@ -1,7 +1,7 @@
 //! The workers' clock: one cheap reading a turn, the same for all workers.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use weir_dataplane::Tick;
@@ -24,6 +24,13 @@ impl Clock {
         Clock {
             base: clock_gettime(ClockId::MonotonicCoarse),
         }
+    }
+
+    /// When it began, Unix time in seconds: by it directors count the same minutes.
+    pub(crate) fn began_s(&self) -> u32 {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let began = unix.unwrap_or_default().saturating_sub(self.now().0);
+        began.as_secs() as u32
     }
 
     /// Now.

@@ -101,6 +101,8 @@ impl Flags {
     pub const TRACKED: Flags = Flags(0x2000);
     /// Its packets are counted, for a limit.
     pub const METERED: Flags = Flags(0x4000);
+    /// It counts as half-open for its service's SYN proxy.
+    pub const HALF_OPEN: Flags = Flags(1 << 15);
 
     /// Both.
     #[must_use]
@@ -295,6 +297,14 @@ impl<K: Key> Conn<K> {
     #[inline]
     pub(crate) fn answered(&mut self) {
         self.flags.0 &= !Flags::ONE_WAY.0;
+    }
+
+    /// Notes whether its service counts it as half-open.
+    pub(crate) fn set_half_open(&mut self, counted: bool) {
+        self.flags.0 &= !Flags::HALF_OPEN.0;
+        if counted {
+            self.flags = self.flags.with(Flags::HALF_OPEN);
+        }
     }
 
     /// Its record in the side table.

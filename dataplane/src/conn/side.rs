@@ -8,6 +8,7 @@
 
 use super::memory::{HugeArray, Pages};
 use crate::forward::carrier::ClientAddress;
+use crate::forward::splice::Splice;
 use crate::types::Tick;
 
 /// A record's place in the table.
@@ -31,6 +32,8 @@ pub(crate) struct Record {
     pub(crate) server_start: u32,
     /// When the inserted bytes were sent last.
     pub(crate) sent_at: Tick,
+    /// TCP: where its two handshakes differ, if it had two.
+    pub(crate) splice: Splice,
     /// The next free one, while this one is free.
     next: u32,
 }
@@ -111,6 +114,7 @@ impl SideTable {
             client_start: 0,
             server_start: 0,
             sent_at: now,
+            splice: Splice::default(),
             next: NIL,
         };
         Some(SideId(at))
@@ -118,7 +122,9 @@ impl SideTable {
 
     /// Takes a record back; its connection must no longer name it.
     pub(crate) fn give_back(&mut self, id: SideId) {
-        self.records[id.0 as usize].next = self.free;
+        let record = &mut self.records[id.0 as usize];
+        record.splice = Splice::default(); // what waits for its connection waits for nobody
+        record.next = self.free;
         self.free = id.0;
         self.used -= 1;
     }

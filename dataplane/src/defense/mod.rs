@@ -12,9 +12,14 @@
 
 pub mod access;
 pub mod blacklist;
+pub mod cookie;
+pub(crate) mod hold;
 pub mod limits;
 pub mod prefix_set;
 pub(crate) mod pressure;
+pub mod syn_proxy;
+
+pub use hold::HELD_MAX;
 
 use crate::types::Tick;
 

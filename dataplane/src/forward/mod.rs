@@ -7,6 +7,7 @@ pub mod carrier;
 pub(crate) mod dr;
 pub(crate) mod fullnat;
 mod rewrite;
+pub(crate) mod splice;
 pub mod tun;
 pub(crate) mod xlat;
 

@@ -26,6 +26,8 @@ pub const SEQ_AT: usize = 4;
 pub const ACK_AT: usize = 8;
 /// Offset of the flags octet.
 pub const FLAGS_AT: usize = 13;
+/// Offset of the window.
+pub const WINDOW_AT: usize = 14;
 /// Offset of the checksum.
 pub const CHECKSUM_AT: usize = 16;
 

@@ -26,6 +26,7 @@ use crate::conn::state::Direction;
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
 use crate::forward::carrier::{self, ClientAddress, opp, proxy, stream, toa, uoa};
+use crate::forward::splice::Stage;
 use crate::io::{Frame, PortQueue};
 use crate::packet::tcp::flags::{ACK, FIN, RST, SYN};
 use crate::packet::{Flow, ipv4, ipv6, mss, tcp};
@@ -75,7 +76,8 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// A packet of such a connection.
+    /// A packet of such a connection. Between the client's numbers and the server's, what Weir's
+    /// own handshakes changed (`pipeline/syn_proxy.rs`) comes next to the client.
     pub(super) fn carried<K: Family>(
         &mut self,
         lane: usize,
@@ -84,21 +86,44 @@ impl<Q: PortQueue> Worker<Q> {
         hit: Hit,
         now: Tick,
     ) {
-        let mut flow = *flow;
         let conn = K::side(&self.sides).conns.get(hit.id);
         let Some(record) = conn.side() else {
             return self.counters.dropped(DropReason::NoConnection);
         };
+        if hit.dir == Direction::Inbound {
+            if let Some(frame) = self.spliced_in(lane, frame, flow, hit, record, now) {
+                self.carried_from_client(lane, frame, flow, hit, record, now);
+            }
+            return;
+        }
+        if flow.key.proto() == Proto::Tcp {
+            match self.records.get_mut(record).carrier {
+                ClientAddress::toa => self.toa_out::<K>(&mut frame, flow, hit.id, record),
+                ClientAddress::none => {}
+                _ => self.proxy_out(&mut frame, flow, record),
+            }
+        }
+        self.spliced_out(lane, frame, flow, hit, record, now);
+    }
+
+    /// A client's packet, in its own numbers and its server's.
+    pub(super) fn carried_from_client<K: Family>(
+        &mut self,
+        lane: usize,
+        mut frame: Q::Frame,
+        flow: &Flow<K>,
+        hit: Hit,
+        record: SideId,
+        now: Tick,
+    ) {
+        let mut flow = *flow;
         let carrier = self.records.get_mut(record).carrier;
-        let tcp = flow.key.proto() == Proto::Tcp;
-        match (hit.dir, carrier, tcp) {
-            (Direction::Inbound, ClientAddress::toa, true) => {
+        match (carrier, flow.key.proto() == Proto::Tcp) {
+            (ClientAddress::none, _) => {}
+            (ClientAddress::toa, true) => {
                 self.toa_in::<K>(&mut frame, &mut flow, hit.id, record);
             }
-            (Direction::Outbound, ClientAddress::toa, true) => {
-                self.toa_out::<K>(&mut frame, &flow, hit.id, record);
-            }
-            (Direction::Inbound, _, true) => {
+            (_, true) => {
                 match self.proxy_in::<K>(&mut frame, &mut flow, hit.id, record, true, now) {
                     Ok(None) => {}
                     Ok(Some((own, own_flow))) => {
@@ -108,8 +133,7 @@ impl<Q: PortQueue> Worker<Q> {
                     Err(reason) => return self.counters.dropped(reason),
                 }
             }
-            (Direction::Outbound, _, true) => self.proxy_out(&mut frame, &flow, record),
-            (Direction::Inbound, _, false) => {
+            (_, false) => {
                 let room = self.room_towards_server::<K>(hit.id);
                 let known = (record, room);
                 if let Some(fits) =
@@ -118,7 +142,6 @@ impl<Q: PortQueue> Worker<Q> {
                     return self.too_big(lane, frame, fits, now);
                 }
             }
-            (Direction::Outbound, _, false) => {}
         }
         self.carried_on(lane, frame, &flow, hit, now);
     }
@@ -152,9 +175,13 @@ impl<Q: PortQueue> Worker<Q> {
         }
         if stream::number(frame.bytes(), flow, tcp::ACK_AT) != known.server_start {
             // The server has spoken, and the client has heard it: nothing more to tell.
-            let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
-            conn.set_side(None);
-            return self.records.give_back(record);
+            known.carrier = ClientAddress::none;
+            if known.splice.stage == Stage::Plain {
+                let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
+                conn.set_side(None);
+                self.records.give_back(record);
+            }
+            return;
         }
         let client = K::side(&self.sides).conns.get(id).client();
         let room = self.room_towards_server::<K>(id);

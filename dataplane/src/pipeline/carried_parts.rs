@@ -20,6 +20,7 @@ use crate::conn::state::Direction;
 use crate::counters::DropReason;
 use crate::forward::Part;
 use crate::forward::carrier::{ClientAddress, proxy, toa};
+use crate::forward::splice::Stage;
 use crate::io::{Frame, PortQueue};
 use crate::packet::{Flow, eth};
 use crate::types::{Proto, Tick};
@@ -41,7 +42,12 @@ impl<Q: PortQueue> Worker<Q> {
         let Some(record) = K::side(&self.sides).conns.get(hit.id).side() else {
             return self.counters.dropped(DropReason::NoConnection);
         };
-        let carrier = self.records.get_mut(record).carrier;
+        let known = self.records.get_mut(record);
+        if known.splice.stage != Stage::Plain {
+            // Numbers that change are in a whole header.
+            return self.counters.dropped(DropReason::FragmentOfProxied);
+        }
+        let carrier = known.carrier;
         let (first, proxied) = (part.offset == 0, carrier.is_stream_data());
         match (hit.dir, flow.key.proto()) {
             (Direction::Inbound, Proto::Udp) if proxied => {

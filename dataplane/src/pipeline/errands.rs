@@ -278,6 +278,7 @@ impl<Q: PortQueue> Worker<Q> {
             self.not_needed(progress.template);
             return self.carry_on(lane, frame, flow, hit, now);
         }
+        self.note_proof(&frame, flow, now);
         let opened = match (
             granted,
             self.snapshot.server(server),

@@ -245,6 +245,10 @@ impl<Q: PortQueue> Worker<Q> {
                 let flow = flow.with_key(flow.key.widened());
                 self.carry_part(lane, frame, &flow, Hit { id, dir }, part, now);
             }
+            // Handshakes fit into a packet.
+            Err(Refusal::Challenge(_) | Refusal::Unproven(..)) => {
+                self.counters.dropped(DropReason::InvalidCookie);
+            }
             // Only the first part has what an answer needs.
             Err(Refusal::NoConnection) if part.offset > 0 => {
                 self.counters.dropped(DropReason::NoConnection);
@@ -298,7 +302,7 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Parked frames and fragments that wait, for the books.
     pub(crate) fn note_held(&self) {
-        let held = self.parking.len() + self.fragments.held();
+        let held = self.parking.len() + self.fragments.held() + self.proxies.frames();
         self.counters.parked.set(held as u64);
     }
 }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use super::family::Family;
+use super::syn_proxy::may_prove;
 use super::{one_packet, quic};
 use crate::conn::entry::{Flags, NewConn};
 use crate::conn::state::{State, sctp, tcp};
@@ -33,6 +34,10 @@ pub(super) enum Refusal {
     Reset(DropReason),
     /// The owner of the answers' key has to be asked first: [`Worker::asking`] says what.
     Ask,
+    /// Its client is to prove first where it is.
+    Challenge(ServiceId),
+    /// It proves nothing, and its service wants proof; whether it is answered by a reset.
+    Unproven(DropReason, bool),
 }
 
 impl From<DropReason> for Refusal {
@@ -103,6 +108,8 @@ impl<Q: PortQueue> Worker<Q> {
                 self.limits.admit(service, from.ip(), now)?;
             }
         }
+        let sloppy = self.snapshot.rules.sloppy_tcp;
+        self.proxies.admits(service, k.proto(), flow.says, sloppy)?;
         let (id, persistence) = (service.id, service.policy.persistence);
         if let Some(persistence) = persistence {
             self.persist(first, flow, (id, persistence), &mut progress, now)?;
@@ -308,6 +315,7 @@ impl<Q: PortQueue> Worker<Q> {
             if conn.is_connection() {
                 conn_gone(&self.counters, &conn);
                 self.limits.gone(&self.snapshot, &conn);
+                self.proxies.gone(&conn, &self.snapshot);
             }
             self.counters.conns.set(self.sides.len());
             if let Some(keys) = redirected_keys(&conn) {
@@ -382,7 +390,9 @@ fn wanted_service<'a, K: Key>(
         }
     };
     let opens = match flow.key.proto() {
-        Proto::Tcp => tcp::opens(flow.says, snapshot.rules.sloppy_tcp),
+        Proto::Tcp => {
+            tcp::opens(flow.says, snapshot.rules.sloppy_tcp) || may_prove(service, flow.says)
+        }
         Proto::Udp => true,
         Proto::Sctp => sctp::opens(sctp::Event::of_says(flow.says), snapshot.rules.sloppy_sctp),
     };

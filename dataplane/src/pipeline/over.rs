@@ -58,7 +58,12 @@ impl<Q: PortQueue> Worker<Q> {
         if over && conn.proto() == Proto::Tcp && conn.mode() == ForwardMode::fullnat {
             conn_gone(&self.counters, conn);
             self.limits.gone(&self.snapshot, conn);
-            K::side_mut(&mut self.sides).conns.let_go(id);
+            self.proxies.gone(conn, &self.snapshot);
+            let template = conn.template();
+            let conns = &mut K::side_mut(&mut self.sides).conns;
+            conns.get_mut(id).set_template(None);
+            conns.let_go(id);
+            self.not_needed(template);
             self.counters.conns.set(self.sides.len());
         } else {
             self.close::<K>(id);

@@ -197,6 +197,7 @@ impl<Q: PortQueue> Worker<Q> {
             self.not_needed(progress.template);
             return self.carry_on(lane, frame, &flow, hit, now);
         }
+        self.note_proof(&frame, flow, now);
         let opened = match progress.server {
             Some(_) => self.open(self.first(lane, &frame), flow, progress, now),
             None => Err(DropReason::NoServer.into()),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::conn::state::{Rules, TimeoutChanges, TimeoutSets, Timeouts};
+use crate::defense::cookie::Cookies;
 use crate::forward::ForwardMode;
 use crate::forward::carrier::ClientAddress;
 use crate::forward::tun::Tunnel;
@@ -187,6 +188,8 @@ pub struct Snapshot {
     pub timeouts: TimeoutSets,
     /// When connections open and are given up.
     pub rules: Rules,
+    /// What SYN cookies are made with.
+    pub cookies: Cookies,
     services: Vec<Option<Arc<Service>>>,
     by_key: HashMap<(u128, u32), ServiceId, RandomState>,
     /// Services of marked packets, by mark and whether they are IPv6's.
@@ -333,6 +336,7 @@ pub struct SnapshotBuilder {
     timeouts: Timeouts,
     own_timeouts: Vec<(ServiceId, TimeoutChanges)>,
     rules: Rules,
+    cookies: Cookies,
     services: Vec<Option<Arc<Service>>>,
     marks: Arc<Marks>,
     old_ranges: Option<Arc<Ranges>>,
@@ -360,6 +364,13 @@ impl SnapshotBuilder {
     #[must_use]
     pub fn marks(mut self, marks: Arc<Marks>) -> Self {
         self.marks = marks;
+        self
+    }
+
+    /// Sets what SYN cookies are made with.
+    #[must_use]
+    pub fn cookies(mut self, cookies: Cookies) -> Self {
+        self.cookies = cookies;
         self
     }
 
@@ -475,6 +486,7 @@ impl SnapshotBuilder {
             generation,
             timeouts: TimeoutSets::new(self.timeouts, &self.own_timeouts),
             rules: self.rules,
+            cookies: self.cookies,
             services: self.services,
             by_key,
             by_mark,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::persistence::Persistence;
 use super::quic::{Quic, QuicServerId};
 use crate::defense::access::Access;
+use crate::defense::syn_proxy::SynProxy;
 
 /// Of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Policy {
     pub one_packet: bool,
     /// Packets find their server by QUIC connection ID (UDP).
     pub quic: Option<Arc<Quic>>,
+    /// Clients prove where they are before a connection is opened.
+    pub syn_proxy: SynProxy,
     /// Whom it takes and whom it refuses; everybody without.
     pub access: Option<Arc<Access>>,
     /// How much it, and each of its clients, may have.

@@ -102,7 +102,7 @@ pub(crate) fn mend(f: &mut [u8], l4: usize, end: usize) {
     put16(f, l4 + 16, right);
 }
 
-fn toa4(client: SocketAddr) -> Vec<u8> {
+pub(crate) fn toa4(client: SocketAddr) -> Vec<u8> {
     let mut option = vec![254, if client.is_ipv4() { 8 } else { 20 }];
     option.extend(client.port().to_be_bytes());
     match client {
@@ -140,7 +140,7 @@ pub(crate) const FAMILIES: [(&str, &str, &str, &str); 4] = [
     ("NAT46", CLIENT4, VIP4, "[2001:db8:1::11]:8080"),
 ];
 
-fn shapes() -> [Shape; 2] {
+pub(crate) fn shapes() -> [Shape; 2] {
     let three = Shape {
         rss: true,
         alignment: Alignment::Aligned,
@@ -153,7 +153,7 @@ pub(crate) fn telling(shape: &Shape, vip: &str, server: &str, carrier: ClientAdd
     director_telling(shape, vip, ForwardMode::fullnat, &[server], carrier)
 }
 
-fn records(d: &Director) -> u32 {
+pub(crate) fn records(d: &Director) -> u32 {
     d.workers.iter().map(|w| w.side_records()).sum()
 }
 
@@ -498,7 +498,7 @@ fn a_reload_changes_new_connections_only_and_other_protocols_are_left_alone() {
     d.assert_books();
 }
 
-mod exchange;
+pub(crate) mod exchange;
 
 mod parts;
 mod quoted;

@@ -6,6 +6,7 @@ pub(super) mod access;
 mod limits;
 mod one_packet;
 mod quic;
+pub(super) mod syn_proxy;
 mod thresholds;
 
 use weir_dataplane::Proto;
@@ -37,6 +38,7 @@ pub(super) fn of_service(p: &mut Problems<'_>, section: &Section<'_>, about: Abo
         quic: quic::of_service(p, section),
         access: None, // resolved when all of the file is read
         limits: limits::limits(p, section),
+        syn_proxy: syn_proxy::syn_proxy(p, section),
     }
 }
 

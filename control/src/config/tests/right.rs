@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use weir_dataplane::conn::Eviction;
 use weir_dataplane::conn::state::{Rules, State, TimeoutChanges, Timeouts};
+use weir_dataplane::defense::syn_proxy::{Mode, SynProxy};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Options, Rows, SchedulerKind};
@@ -370,7 +371,8 @@ fn values_become_what_they_say() {
             "[ipvs]\nsloppy_tcp = true\nsloppy_sctp = true\nsecure_tcp = 3\n\
              conn_reuse_mode = 0\nexpire_nodest_conn = true\npmtu_disc = false\n\
              drop_entry = 1\ndrop_packet = 3\nam_droprate = 7\namemthresh = 2000\n\
-             [defense]\neviction = \"idle-first\"\n[addresses]",
+             [defense]\neviction = \"idle-first\"\n\
+             cookie_secret = \"000102030405060708090a0b0c0d0eFf\"\n[addresses]",
         )
         .replace(
             "name = \"web\"",
@@ -407,6 +409,7 @@ fn values_become_what_they_say() {
             amemthresh: 2000,
             eviction: Eviction::IdleFirst,
             expire_quiescent_template: false,
+            cookie_secret: Some([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]),
         }
     );
     let own: Vec<_> = config.services[0].timeouts.iter().collect();
@@ -967,4 +970,32 @@ fn thresholds_and_limits() {
     };
     assert_eq!(service.servers[0].policy.thresholds, thresholds);
     assert_eq!(right(MINIMAL).services[0].policy, Policy::default());
+}
+
+#[test]
+fn syn_proxies_are_said_in_a_word_or_in_a_table() {
+    let of = |line: &str| {
+        let named = format!("name = \"web\"\n{line}");
+        let config = right(&BASE.replace("name = \"web\"", &named));
+        config.services[0].policy.syn_proxy
+    };
+    let default = SynProxy::default();
+    assert_eq!((of(""), default.mode), (default, Mode::Off));
+    let mode = |mode| SynProxy { mode, ..default };
+    assert_eq!(of("syn_proxy = \"auto\""), mode(Mode::Auto));
+    assert_eq!(of("syn_proxy = \"always\""), mode(Mode::Always));
+    assert_eq!(of("syn_proxy = { mode = \"off\" }"), default);
+    assert_eq!(
+        of(
+            "syn_proxy = { mode = \"auto\", half_open = 10, mss = 1300, window_scale = 0, \
+            unproven = \"drop\" }"
+        ),
+        SynProxy {
+            mode: Mode::Auto,
+            half_open: 10,
+            mss: 1300,
+            window_scale: 0,
+            resets: false,
+        }
+    );
 }

@@ -261,6 +261,7 @@ fn lab(text: &str) -> (Hands, Control, Inputs) {
         ports: ports(),
         twins: None,
         kernel,
+        ticks_began_s: 0,
     });
     let world = World {
         workers,

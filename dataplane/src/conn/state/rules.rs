@@ -3,6 +3,7 @@
 
 use super::State;
 use crate::conn::Eviction;
+use crate::defense::cookie::SECRET_LEN;
 
 /// The sysctls; the defaults are LVS's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Rules {
     /// Path MTU discovery through tunnels: DF is copied to the outer header, and a packet with DF
     /// that is too long goes back as an ICMP error. Without it the tunnel's packet is fragmented.
     pub pmtu_disc: bool,
+    /// What SYN cookies are hashed with; a random one of this director's where there is none.
+    pub cookie_secret: Option<[u8; SECRET_LEN]>,
     /// When connections that may be an attack's are forgotten one by one: as `secure_tcp`.
     pub drop_entry: u8,
     /// When some of the packets that would open a connection are dropped: as `secure_tcp`.
@@ -49,6 +52,7 @@ impl Default for Rules {
             expire_nodest_conn: false,
             expire_quiescent_template: false,
             pmtu_disc: true,
+            cookie_secret: None,
             drop_entry: 0,
             drop_packet: 0,
             am_droprate: 10,

@@ -114,7 +114,7 @@ pub(crate) fn tcp_data_len<K: Key>(frame: &[u8], flow: &Flow<K>) -> usize {
 
 /// Gives an IP packet another length, in its header and in `flow`; what that adds to the sum over
 /// TCP's or UDP's pseudo-header.
-fn resize<K: Key>(frame: &mut [u8], flow: &mut Flow<K>, ip_len: u16) -> Diff {
+pub(super) fn resize<K: Key>(frame: &mut [u8], flow: &mut Flow<K>, ip_len: u16) -> Diff {
     const TOTAL_LEN_AT: usize = eth::HEADER_LEN + 2;
     let old = flow.ip_len;
     let diff = Diff::of(&[(u32::from(old), u32::from(ip_len))]);
@@ -131,7 +131,7 @@ fn resize<K: Key>(frame: &mut [u8], flow: &mut Flow<K>, ip_len: u16) -> Diff {
 }
 
 /// Changes a TCP header in place and mends its checksum by what changed.
-fn mended<K: Key>(frame: &mut [u8], flow: &Flow<K>, change: impl FnOnce(&mut [u8])) {
+pub(super) fn mended<K: Key>(frame: &mut [u8], flow: &Flow<K>, change: impl FnOnce(&mut [u8])) {
     let len = tcp_header_len(frame, flow);
     let Some(header) = frame
         .get_mut(usize::from(flow.l4)..)

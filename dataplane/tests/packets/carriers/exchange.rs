@@ -5,28 +5,28 @@
 use super::*;
 
 /// Bytes a segment carries at most.
-const MSS: usize = 100;
+pub(crate) const MSS: usize = 100;
 /// Bytes under way at most.
-const WINDOW: usize = 600;
+pub(crate) const WINDOW: usize = 600;
 
 /// One end of a connection: cumulative and selective acknowledgements, go-back on a timer.
-struct End {
+pub(crate) struct End {
     /// What it sends, and the number of the first byte of it.
-    out: Vec<u8>,
-    start: u32,
+    pub(crate) out: Vec<u8>,
+    pub(crate) start: u32,
     /// How much of it the other end has.
-    acked: usize,
+    pub(crate) acked: usize,
     /// How much was ever sent.
-    sent: usize,
+    pub(crate) sent: usize,
     /// What it has received in order, and the number of the first byte of that.
-    got: Vec<u8>,
+    pub(crate) got: Vec<u8>,
     peer_start: u32,
     /// What came ahead of its turn.
     ahead: std::collections::BTreeMap<usize, Vec<u8>>,
 }
 
 impl End {
-    fn new(out: Vec<u8>, isn: u32, peer_isn: u32) -> End {
+    pub(crate) fn new(out: Vec<u8>, isn: u32, peer_isn: u32) -> End {
         End {
             out,
             start: isn.wrapping_add(1),
@@ -38,11 +38,11 @@ impl End {
         }
     }
 
-    fn ack(&self) -> u32 {
+    pub(crate) fn ack(&self) -> u32 {
         self.peer_start.wrapping_add(self.got.len() as u32)
     }
 
-    fn sack(&self) -> Vec<u8> {
+    pub(crate) fn sack(&self) -> Vec<u8> {
         let mut o = vec![];
         if let Some((at, data)) = self.ahead.iter().next() {
             let left = self.peer_start.wrapping_add(*at as u32);
@@ -54,7 +54,7 @@ impl End {
     }
 
     /// Takes a segment; its numbers must be such as the other end may send.
-    fn take(&mut self, s: &Segment) {
+    pub(crate) fn take(&mut self, s: &Segment) {
         let acked = s.ack.wrapping_sub(self.start) as usize;
         assert!(
             acked <= self.sent,
@@ -103,10 +103,10 @@ impl End {
 }
 
 /// A small generator, so that a seed replays everything.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, of: u64) -> u64 {
+    pub(crate) fn roll(&mut self, of: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
