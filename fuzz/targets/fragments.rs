@@ -85,6 +85,7 @@ fuzz_target!(|steps: Vec<Step>| {
                     offset,
                     len,
                     more,
+                    together: false, // SCTP's alone
                 };
                 let frame = came;
                 came += 1;
@@ -111,6 +112,7 @@ fuzz_target!(|steps: Vec<Step>| {
                         assert_eq!(decided.get(&piece.key.id), Some(&decision));
                         go(&mut out, follows);
                     }
+                    Arrived::All(..) => panic!("nobody asked for them together"),
                     Arrived::Gone => {}
                 }
             }
