@@ -79,7 +79,9 @@ fn a_drain_in_the_middle_of_a_download_loses_nothing(workers: usize) {
     let said = String::from_utf8_lossy(&safe.stdout).into_owned();
     assert!(said.contains("safe to switch it off"), "{said}");
     assert!(weir.ask(&["drain", "web", &rs1, "--undo"]).status.success());
-    assert_eq!(ask_names(&lab, 10)["rs1"], 5);
+    // Each worker takes its turns by itself.
+    let back = ask_names(&lab, 20)["rs1"];
+    assert!((5..=15).contains(&back), "{back} of 20");
 
     let wrong = weir.ask(&["drain", "web", "10.9.9.9:80"]);
     assert_eq!(wrong.status.code(), Some(1));
