@@ -360,9 +360,11 @@ impl<K: Key> Conn<K> {
         TemplateRef::unpacked(self.template)
     }
 
-    /// Has a template control it.
-    pub(crate) fn set_template(&mut self, template: Option<TemplateRef>) {
+    /// Has a template control it, or none; which one did before.
+    pub(crate) fn set_template(&mut self, template: Option<TemplateRef>) -> Option<TemplateRef> {
+        let before = self.template();
         self.template = template.map_or([0; 2], TemplateRef::packed);
+        before
     }
 
     /// The worker that has the connection which this redirect stands for.

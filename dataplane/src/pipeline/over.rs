@@ -59,9 +59,8 @@ impl<Q: PortQueue> Worker<Q> {
             conn_gone(&self.counters, conn);
             self.limits.gone(&self.snapshot, conn);
             self.proxies.gone(conn, &self.snapshot);
-            let template = conn.template();
             let conns = &mut K::side_mut(&mut self.sides).conns;
-            conns.get_mut(id).set_template(None);
+            let template = conns.get_mut(id).set_template(None);
             conns.let_go(id);
             self.not_needed(template);
             self.counters.conns.set(self.sides.len());

@@ -72,7 +72,7 @@ impl<Q: PortQueue> Worker<Q> {
                 key: None,
                 now,
             };
-            let (server, template) = self.named(persistence.ticks, &key, request)?;
+            let (server, template, _) = self.named(persistence.ticks, &key, request)?;
             (progress.server, progress.template) = (Some(server), Some(template));
             return Ok(());
         }
@@ -98,16 +98,17 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// The server that the template of `key` names, which lives here; a new one where there is
-    /// none, or its server takes no connections any more. Counts the connection.
+    /// none, or its server takes no connections any more: then (`true`) the scheduler has reserved
+    /// a place there. Counts the connection.
     fn named(
         &mut self,
         ticks: u32,
         key: &TemplateKey,
         request: Request,
-    ) -> Result<(ServerId, TemplateRef), DropReason> {
+    ) -> Result<(ServerId, TemplateRef, bool), DropReason> {
         if let Some((id, server)) = self.templates.find(key) {
             if self.may_keep(key.service, server) {
-                return Ok((server, self.templates.control(id, ticks)));
+                return Ok((server, self.templates.control(id, ticks), false));
             }
             self.templates.forget(id);
         }
@@ -119,7 +120,7 @@ impl<Q: PortQueue> Worker<Q> {
         self.counters.templates_evicted.add(evicted.into());
         let template = self.templates.control(id, ticks);
         self.counters.templates.set(self.templates.len().into());
-        Ok((server, template))
+        Ok((server, template, true))
     }
 
     /// Whether a template may go on naming this server (IPVS's `ip_vs_check_template`).
@@ -155,8 +156,10 @@ impl<Q: PortQueue> Worker<Q> {
                 now,
             };
             let named = self.named(persistence.ticks, &question.key, request);
-            if let Ok((server, template)) = named {
-                self.loads.unreserve(server); // the opener's worker has the connection
+            if let Ok((server, template, reserved)) = named {
+                if reserved {
+                    self.loads.unreserve(server); // the opener's worker has the connection
+                }
                 (progress.server, progress.template) = (Some(server), Some(template));
             }
         }
@@ -212,8 +215,9 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// Notes on a connection which template controls it, or gives back what was not opened. With
-    /// a further question the template travels on.
+    /// Notes on a connection which template controls it, or gives back what was counted for none:
+    /// nothing was opened, or (one-packet scheduling) a connection that is counted already. With a
+    /// further question the template travels on.
     #[inline]
     pub(super) fn controlled<K: Family>(
         &mut self,
@@ -223,17 +227,16 @@ impl<Q: PortQueue> Worker<Q> {
         if template.is_none() {
             return;
         }
-        match opened {
+        let counted = match opened {
             Ok(Opened::Same(id)) => {
                 let conns = &mut K::side_mut(&mut self.sides).conns;
-                conns.get_mut(*id).set_template(template);
+                conns.get_mut(*id).set_template(template)
             }
-            Ok(Opened::Translated(id)) => {
-                self.sides.v6.conns.get_mut(*id).set_template(template);
-            }
-            Err(Refusal::Ask) => {}
-            Err(_) => self.not_needed(template),
-        }
+            Ok(Opened::Translated(id)) => self.sides.v6.conns.get_mut(*id).set_template(template),
+            Err(Refusal::Ask) => None,
+            Err(_) => template,
+        };
+        self.not_needed(counted);
     }
 
     /// Tells a template that a connection of its own stands, or is gone.

@@ -23,7 +23,6 @@ const CASES: &[u8] = include_bytes!("../data/persistence.jsonl.gz");
 
 /// Cases that are not of this file, and why.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("ops-", "one-packet scheduling: kinds.rs"),
     (
         "tcp-p300-mask24-mh",
         "mh has another table on purpose: sched/tests/oracle.rs",
@@ -40,6 +39,8 @@ struct Virtual {
     key: ServiceKey,
     scheduler: SchedulerKind,
     persistence: Option<Persistence>,
+    one_packet: bool,
+    options: Options,
     /// Newest first, as IPVS keeps them: address, weight, mode.
     servers: Vec<(SocketAddr, u32, ForwardMode)>,
 }
@@ -82,6 +83,7 @@ impl Ipvsadm {
         let mut words = line.split_whitespace().peekable();
         let command = words.next().unwrap();
         let (mut key, mut scheduler, mut timeout, mut engine) = (None, None, None, Engine::Address);
+        let (mut one_packet, mut options) = (false, Options::default());
         let (mut mask, mut server, mut weight, mut mode) = (None, None, 1, ForwardMode::dr);
         while let Some(word) = words.next() {
             match word {
@@ -120,6 +122,12 @@ impl Ipvsadm {
                 "-r" => server = Some(at(words.next().unwrap())),
                 "-w" => weight = words.next().unwrap().parse().unwrap(),
                 "-g" => mode = ForwardMode::dr,
+                "-i" => mode = ForwardMode::tun,
+                "-o" => one_packet = true,
+                "-b" => {
+                    assert_eq!(words.next(), Some("sh-port"));
+                    options.port = true;
+                }
                 "-m" => mode = ForwardMode::nat,
                 other => panic!("{line}: {other}"),
             }
@@ -138,6 +146,8 @@ impl Ipvsadm {
                     key,
                     scheduler: scheduler.unwrap(),
                     persistence,
+                    one_packet,
+                    options,
                     servers: vec![],
                 });
             }
@@ -176,7 +186,7 @@ impl Ipvsadm {
                 candidates.push(Candidate::new(id, address, weight));
             }
             let id = ServiceId(n as u32);
-            let (scheduler, options) = (service.scheduler, Options::default());
+            let (scheduler, options) = (service.scheduler, service.options);
             b.service(Arc::new(Service {
                 id,
                 name: "s".into(),
@@ -186,6 +196,7 @@ impl Ipvsadm {
                 client_address: Default::default(),
                 policy: Policy {
                     persistence: service.persistence,
+                    one_packet: service.one_packet,
                     ..Policy::default()
                 },
                 local_addresses: [].into_iter().collect(),
@@ -379,7 +390,7 @@ fn every_recorded_case() {
             );
         }
     }
-    assert_eq!(played, 30);
+    assert_eq!(played, 36);
 }
 
 /// Eight services' worth of clients, whose connections land on any of five workers, with NAT, so
