@@ -121,18 +121,23 @@ impl Held {
 
     /// Connects `count` times from the client's namespace.
     pub(crate) fn open_many(lab: &Lab, count: usize) -> Vec<Held> {
-        lab.client.within(move || {
-            let vip = SocketAddr::from((VIP, 80));
-            let connect = |n| {
-                let stream = TcpStream::connect_timeout(&vip, Duration::from_secs(10));
-                let stream = stream.unwrap_or_else(|error| panic!("connection {n}: {error}"));
-                stream.set_read_timeout(Some(LONGEST)).expect("a timeout");
-                Held {
-                    stream: BufReader::new(stream),
-                }
-            };
-            (0..count).map(connect).collect()
-        })
+        let vip = SocketAddr::from((VIP, 80));
+        let open = move || (0..count).map(|_| Held::connect(vip)).collect();
+        lab.client.within(open)
+    }
+
+    /// Connects to `vip` from the client's namespace.
+    pub(crate) fn open_to(lab: &Lab, vip: SocketAddr) -> Held {
+        lab.client.within(move || Held::connect(vip))
+    }
+
+    fn connect(vip: SocketAddr) -> Held {
+        let stream = TcpStream::connect_timeout(&vip, Duration::from_secs(10));
+        let stream = stream.unwrap_or_else(|error| panic!("connecting to {vip}: {error}"));
+        stream.set_read_timeout(Some(LONGEST)).expect("a timeout");
+        Held {
+            stream: BufReader::new(stream),
+        }
     }
 
     /// Asks `GET /`; the name of the server that answered.

@@ -37,6 +37,7 @@ mod modes;
 mod partial_checksums;
 mod persistence;
 mod reload;
+mod schedulers;
 mod streams;
 mod syn_proxy;
 mod traces;
