@@ -17,19 +17,19 @@ use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, State, Way, sctp, tcp, udp};
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
-use crate::cpu::prefetch;
-use crate::io::{BURST, Burst, Frame, PortQueue};
+use crate::io::{Frame, PortQueue};
 use crate::packet::icmp::Problem;
 use crate::packet::tcp::flags::RST;
-use crate::packet::{self, Flow, Key, Key6, Kind, checksum, eth};
+use crate::packet::{Flow, Key6, eth};
 use crate::route::{Hop, Reach};
-use crate::steer::{Alignment, Handoff, HandoffKind, KernelFrame, Progress};
+use crate::steer::{Handoff, HandoffKind, KernelFrame, Progress};
 use crate::types::{CoreId, Proto, Tick};
 use crate::worker::Worker;
 
 mod abort;
 mod admit;
 mod aside;
+mod burst;
 mod carried;
 mod carried_parts;
 mod errands;
@@ -54,6 +54,7 @@ mod syn_proxy;
 mod weeding;
 
 use abort::make_abort;
+pub(crate) use burst::{Arrival, Columns};
 pub(crate) use errands::Notes;
 pub(crate) use family::{Family, Side, Sides};
 pub(crate) use farewell::Farewells;
@@ -69,48 +70,6 @@ pub(crate) use syn_proxy::SynProxies;
 const INBOUND: bool = true;
 const OUTBOUND: bool = false;
 
-/// How a burst came to this worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// From the port's receive queue: it may be anybody's.
-    Wire,
-    /// From another worker, who found that it is ours.
-    Handed,
-}
-
-/// What the first stage found out about a frame.
-#[derive(Debug, Clone, Copy)]
-enum Look {
-    Drop(DropReason),
-    Kernel(Punt),
-    Away(CoreId),
-    Flow4,
-    Flow6,
-    /// A fragment, or ICMP.
-    Odd(Kind),
-}
-
-/// What the stages find out about a burst, column by column; reused for each.
-pub(crate) struct Columns {
-    looks: [Look; BURST],
-    flows: [Flow; BURST],
-    flows6: [Flow<Key6>; BURST],
-    hashes: [u64; BURST],
-    guesses: [Option<Hit>; BURST],
-}
-
-impl Default for Columns {
-    fn default() -> Self {
-        Columns {
-            looks: [Look::Flow4; BURST],
-            flows: [Flow::NONE; BURST],
-            flows6: [Flow::NONE6; BURST],
-            hashes: [0; BURST],
-            guesses: [None; BURST],
-        }
-    }
-}
-
 /// Where a rewritten packet goes.
 #[derive(Debug, Clone, Copy)]
 enum Next {
@@ -121,151 +80,6 @@ enum Next {
 }
 
 impl<Q: PortQueue> Worker<Q> {
-    /// Takes a burst that came in on port `lane` through all stages.
-    pub(crate) fn process(
-        &mut self,
-        lane: usize,
-        burst: Burst<Q::Frame>,
-        arrival: Arrival,
-        now: Tick,
-    ) {
-        // Taken out for the time of the burst, so that the worker can be borrowed beside it.
-        if let Some(mut columns) = self.columns.take() {
-            self.process_in(&mut columns, lane, burst, arrival, now);
-            self.columns = Some(columns);
-        }
-    }
-
-    fn process_in(
-        &mut self,
-        c: &mut Columns,
-        lane: usize,
-        mut burst: Burst<Q::Frame>,
-        arrival: Arrival,
-        now: Tick,
-    ) {
-        for frame in &burst {
-            prefetch(frame.bytes());
-        }
-        for (i, frame) in burst.iter_mut().enumerate() {
-            c.looks[i] = self.look(&mut c.flows[i], &mut c.flows6[i], lane, frame, arrival);
-            match c.looks[i] {
-                Look::Flow4 => c.hashes[i] = self.sides.v4.conns.hash(&c.flows[i].key),
-                Look::Flow6 => c.hashes[i] = self.sides.v6.conns.hash(&c.flows6[i].key),
-                _ => {}
-            }
-        }
-        // In a loop of its own: a prefetch waits for its page walk before it retires, and only
-        // instructions close behind it overlap with that (1 M flows: 80 -> 70 ns a packet).
-        for i in 0..burst.len() {
-            match c.looks[i] {
-                Look::Flow4 => self.sides.v4.conns.prefetch_index(c.hashes[i]),
-                Look::Flow6 => self.sides.v6.conns.prefetch_index(c.hashes[i]),
-                _ => {}
-            }
-        }
-        let mut spilled = 0u32;
-        for i in 0..burst.len() {
-            c.guesses[i] = match c.looks[i] {
-                Look::Flow4 => self.sides.v4.conns.guess(c.hashes[i]),
-                Look::Flow6 => self.sides.v6.conns.guess(c.hashes[i]),
-                _ => continue,
-            };
-            spilled |= u32::from(c.guesses[i].is_none()) << i;
-        }
-        while spilled != 0 {
-            let i = spilled.trailing_zeros() as usize;
-            c.guesses[i] = match c.looks[i] {
-                Look::Flow6 => self.sides.v6.conns.guess_spilled(c.hashes[i]),
-                _ => self.sides.v4.conns.guess_spilled(c.hashes[i]),
-            };
-            spilled &= spilled - 1;
-        }
-        for (i, frame) in burst.into_iter().enumerate() {
-            let (hash, guess) = (c.hashes[i], c.guesses[i]);
-            match c.looks[i] {
-                Look::Flow4 => {
-                    let hit = self.confirm(guess, hash, &c.flows[i].key);
-                    self.conclude(lane, frame, &c.flows[i], hit, arrival, now);
-                }
-                Look::Flow6 => {
-                    let hit = self.confirm(guess, hash, &c.flows6[i].key);
-                    self.conclude6(lane, frame, &c.flows6[i], hit, arrival, now);
-                }
-                Look::Drop(reason) => self.counters.dropped(reason),
-                Look::Kernel(class) => self.punt(lane, frame, class, now),
-                Look::Away(core) => self.away(core, lane, frame),
-                Look::Odd(kind) => self.odd(lane, frame, kind, arrival, now),
-            }
-        }
-    }
-
-    /// What came before in the burst may have changed the table: a guess is looked at again.
-    #[inline(always)]
-    fn confirm<K: Family>(&self, guess: Option<Hit>, hash: u64, key: &K) -> Option<Hit> {
-        let conns = &K::side(&self.sides).conns;
-        match guess {
-            Some(hit) if conns.is(hit, key) => Some(hit),
-            _ => conns.lookup(hash, key),
-        }
-    }
-
-    /// Stage one: everything that the frame alone can tell.
-    #[inline(always)]
-    fn look(
-        &mut self,
-        flow: &mut Flow,
-        flow6: &mut Flow<Key6>,
-        lane: usize,
-        frame: &mut Q::Frame,
-        arrival: Arrival,
-    ) -> Look {
-        let port = &self.lanes[lane].port;
-        let offload = frame.rx_checksum();
-        if offload.l3_bad {
-            return Look::Drop(DropReason::BadIpChecksum);
-        }
-        let bytes = frame.bytes();
-        let kind = match packet::parse_into(flow, flow6, bytes, offload.l3_good) {
-            Ok(kind) => kind,
-            Err(reason) => return Look::Drop(reason),
-        };
-        let dst = eth::dst(bytes);
-        if dst != port.mac {
-            return match dst.is_group() {
-                true => Look::Kernel(punt_class(bytes)),
-                false => Look::Drop(DropReason::NotOurMac),
-            };
-        }
-        let look = match kind {
-            Kind::Flow4 => Look::Flow4,
-            Kind::Flow6 => Look::Flow6,
-            Kind::Other => return Look::Kernel(punt_class(bytes)),
-            odd => return Look::Odd(odd),
-        };
-        if offload.l4_bad {
-            return Look::Drop(DropReason::BadL4Checksum);
-        }
-        let unaligned = arrival == Arrival::Wire && port.alignment == Alignment::Unaligned;
-        if port.fill_checksums || offload.l4_partial {
-            let filled = match kind {
-                Kind::Flow4 => complete_partial(frame.bytes_mut(), flow),
-                _ => complete_partial(frame.bytes_mut(), flow6),
-            };
-            self.counters.checksums_filled.add(u64::from(filled));
-        }
-        if unaligned {
-            let owner = match kind {
-                Kind::Flow4 => self.steer.owner(&flow.key),
-                _ => self.steer.owner(&flow6.key),
-            };
-            if owner != self.steer.me() {
-                return Look::Away(owner);
-            }
-        }
-        look
-    }
-
     /// Stage three for IPv6, out of the way of IPv4.
     #[inline(never)]
     fn conclude6(
@@ -434,15 +248,22 @@ impl<Q: PortQueue> Worker<Q> {
             INBOUND => Direction::Inbound,
             OUTBOUND => Direction::Outbound,
         };
-        let fits = |r: &Reach| flow.ip_len <= self.lanes[usize::from(r.port().0)].port.mtu;
-        let Some(reach) = self.reach::<K, DIR>(id).filter(fits) else {
+        let Some(reach) = self.reach::<K, DIR>(id) else {
             let hit = Hit { id, dir };
             return self.pass_on::<K, DIR>(lane, frame, flow, hit, None, now);
         };
+        let out = usize::from(reach.port().0);
+        let to = &self.lanes[out].port;
+        if flow.ip_len > to.mtu {
+            let hit = Hit { id, dir };
+            return self.pass_on::<K, DIR>(lane, frame, flow, hit, None, now);
+        }
+        let bytes = frame.bytes_mut();
+        eth::set_macs(bytes, reach.mac(), to.mac);
         let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
-        K::rewrite(frame.bytes_mut(), flow, conn, dir);
+        K::rewrite(bytes, flow, conn, dir);
         self.account::<K, DIR>(flow, id, Way::of(dir, false), now);
-        self.emit(reach, frame);
+        self.transmit(out, frame);
     }
 
     /// What a packet means for its connection and its server's counters.
@@ -657,14 +478,4 @@ impl<Q: PortQueue> Worker<Q> {
             Err(_) => self.counters.dropped(DropReason::KernelFull),
         }
     }
-}
-
-/// Completes a checksum that is partial; whether it was.
-#[cold]
-fn complete_partial<K: Key>(frame: &mut [u8], flow: &Flow<K>) -> bool {
-    let (l4, end) = (
-        usize::from(flow.l4),
-        eth::HEADER_LEN + usize::from(flow.ip_len),
-    );
-    checksum::complete_partial(frame, flow.key.proto(), l4, end)
 }

@@ -133,6 +133,8 @@ pub(crate) struct Lane<Q: PortQueue> {
     pub(crate) port: WorkerPort<Q>,
     /// Frames to send at the end of the turn, or when there is a burst of them.
     pub(crate) out: Burst<Q::Frame>,
+    /// The bytes of these.
+    out_bytes: u64,
     /// Frames handed over by other workers, as if they had arrived here.
     pub(crate) inbox: Burst<Q::Frame>,
 }
@@ -250,6 +252,7 @@ impl<Q: PortQueue> Worker<Q> {
         let lane = |port| Lane {
             port,
             out: Burst::new(),
+            out_bytes: 0,
             inbox: Burst::new(),
         };
         let ids = IpIds::new(steer.me(), steer.workers(), secret[1] as u32);
@@ -373,12 +376,6 @@ impl<Q: PortQueue> Worker<Q> {
         if n == 0 {
             return 0;
         }
-        let bytes = burst.iter().map(|f| f.bytes().len() as u64).sum();
-        let port = &self.counters.ports[lane];
-        port.rx_packets.add(n as u64);
-        port.rx_bytes.add(bytes);
-        self.counters.rx_packets.add(n as u64);
-        self.counters.rx_bytes.add(bytes);
         self.process(lane, burst, Arrival::Wire, now);
         n
     }
@@ -441,6 +438,7 @@ impl<Q: PortQueue> Worker<Q> {
     pub(crate) fn transmit(&mut self, lane: usize, frame: Q::Frame) {
         let to = &mut self.lanes[lane];
         if to.port.queue.has_tx() {
+            to.out_bytes += frame.bytes().len() as u64;
             to.out.push(frame);
             if to.out.is_full() {
                 self.flush(lane);
@@ -490,14 +488,21 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Gives the port what waits for it; what its queue has no room for is dropped.
     fn flush(&mut self, lane: usize) {
-        let Lane { port, out, .. } = &mut self.lanes[lane];
+        let Lane {
+            port,
+            out,
+            out_bytes,
+            ..
+        } = &mut self.lanes[lane];
         if out.is_empty() {
             return;
         }
-        let len = |out: &Burst<Q::Frame>| out.iter().map(|f| f.bytes().len() as u64).sum::<u64>();
-        let (n, bytes) = (out.len(), len(out));
+        let (n, bytes) = (out.len(), std::mem::take(out_bytes));
         port.queue.tx_burst(out);
-        let (left, left_bytes) = (out.len(), if out.is_empty() { 0 } else { len(out) });
+        let (left, left_bytes) = (
+            out.len(),
+            out.iter().map(|f| f.bytes().len() as u64).sum::<u64>(),
+        );
         let cells = &self.counters.ports[lane];
         for (packets, sent) in [
             (&cells.tx_packets, n - left),

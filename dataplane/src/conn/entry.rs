@@ -221,6 +221,15 @@ impl<K: Key> Conn<K> {
         })
     }
 
+    /// Whether it is live and packets of `dir` have this key.
+    #[inline]
+    pub(super) fn has_key(&self, dir: Direction, key: &K) -> bool {
+        let d = dir as usize;
+        self.addrs[d] == key.addrs()
+            && self.ports[d] == key.ports()
+            && self.proto == key.proto() as u8
+    }
+
     /// TCP, UDP or SCTP.
     #[inline]
     #[must_use]

@@ -21,4 +21,5 @@ mod wheel;
 
 pub use entry::{Conn, ConnId};
 pub use memory::Pages;
+pub(crate) use table::Guess;
 pub use table::{Class, ConnTable, Eviction, Hit, Inserted, TableFull};

@@ -50,6 +50,15 @@ impl Hit {
     }
 }
 
+/// Which entry a packet may belong to, as the index has it, before anybody looked at the entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Guess(u32);
+
+impl Guess {
+    /// None: no table is so large.
+    pub(crate) const NONE: Guess = Guess(u32::MAX);
+}
+
 /// What an insertion did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inserted(pub ConnId);
@@ -156,36 +165,49 @@ impl<K: Key> ConnTable<K> {
     }
 
     /// Stage two: a first guess from the index line, whose entry starts loading. To be
-    /// confirmed by [`ConnTable::is`], for what comes before it in the burst may change it.
-    /// Without one, the line where the key may have spilled to starts loading.
+    /// confirmed, for what comes before it in the burst may change it. Without one, the line
+    /// where the key may have spilled to starts loading.
     #[inline(always)]
     #[must_use]
-    pub fn guess(&self, hash: u64) -> Option<Hit> {
-        let hit = Hit::from_slot(self.index.candidate(hash)?);
-        prefetch(&self.entries[hit.id.0 as usize]);
-        Some(hit)
+    pub(crate) fn guess(&self, hash: u64) -> Guess {
+        self.start_loading(self.index.candidate(hash))
     }
 
     /// Stage two for the few without a guess: the same from the line they may have spilled to.
     #[cold]
     #[must_use]
-    pub fn guess_spilled(&self, hash: u64) -> Option<Hit> {
-        let hit = Hit::from_slot(self.index.spilled_candidate(hash)?);
-        prefetch(&self.entries[hit.id.0 as usize]);
-        Some(hit)
+    pub(crate) fn guess_spilled(&self, hash: u64) -> Guess {
+        self.start_loading(self.index.spilled_candidate(hash))
+    }
+
+    #[inline(always)]
+    fn start_loading(&self, slot: Option<u32>) -> Guess {
+        let Some(slot) = slot else {
+            return Guess::NONE;
+        };
+        prefetch(&self.entries[(slot >> 1) as usize]);
+        Guess(slot)
+    }
+
+    /// Stage three: what packets with `key` belong to, a guess at which was made.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn confirm(&self, guess: Guess, hash: u64, key: &K) -> Option<Hit> {
+        let hit = Hit::from_slot(guess.0);
+        match self.entries.get(hit.id.0 as usize) {
+            Some(conn) if conn.has_key(hit.dir, key) => Some(hit),
+            _ => self.lookup(hash, key),
+        }
     }
 
     /// Whether packets with `key` belong to `hit`.
     #[inline]
     #[must_use]
     pub fn is(&self, hit: Hit, key: &K) -> bool {
-        let c = &self.entries[hit.id.0 as usize];
-        let d = hit.dir as usize;
-        c.addrs[d] == key.addrs() && c.ports[d] == key.ports() && c.proto == key.proto() as u8
+        self.entries[hit.id.0 as usize].has_key(hit.dir, key)
     }
 
     /// Looks `key` up.
-    #[inline]
     #[must_use]
     pub fn lookup(&self, hash: u64, key: &K) -> Option<Hit> {
         self.index

@@ -5,7 +5,7 @@
 use super::Part;
 use crate::packet::checksum::{Diff, TTL_DOWN};
 use crate::packet::{
-    Flow, Key, Key4, Key6, be16, checksum, eth, ipv4, ipv6, put16, put32, sctp, tcp, udp,
+    Flow, Key, Key4, Key6, be16, checksum, common, eth, ipv4, ipv6, put16, put32, sctp, tcp, udp,
 };
 use crate::types::Proto;
 
@@ -23,6 +23,17 @@ pub(super) fn tuple4(
     l3: Diff,
     l4: Diff,
 ) {
+    if usize::from(flow.l4) == ipv4::END
+        && flow.key.proto() != Proto::Sctp
+        && let Some(headers) = frame.first_chunk_mut()
+    {
+        return common::rewrite(headers, flow, (addrs, ports), (l3, l4));
+    }
+    uncommon4(frame, flow, addrs, ports, l3, l4);
+}
+
+#[inline(never)]
+fn uncommon4(frame: &mut [u8], flow: &Flow<Key4>, addrs: u64, ports: u32, l3: Diff, l4: Diff) {
     let Some(headers) = frame.first_chunk_mut::<{ ipv4::END }>() else {
         return;
     };
@@ -97,12 +108,8 @@ pub(super) fn ports<K: Key>(frame: &mut [u8], flow: &Flow<K>, ports: u32, l4: Di
                 return;
             };
             udp[..4].copy_from_slice(&ports.to_be_bytes());
-            // RFC 768: 0 means no checksum, and one that comes out as 0 is sent as 0xffff.
-            let old = be16(udp, udp::CHECKSUM_AT);
-            if old != 0 {
-                let new = l4.apply(old);
-                put16(udp, udp::CHECKSUM_AT, if new == 0 { 0xffff } else { new });
-            }
+            let sum = be16(udp, udp::CHECKSUM_AT);
+            put16(udp, udp::CHECKSUM_AT, udp::checksum_after(l4, sum));
         }
         Proto::Sctp => {
             // Its checksum knows where the packet ends, all of which need not be here.

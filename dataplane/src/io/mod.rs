@@ -33,6 +33,15 @@ pub struct RxChecksum {
     pub l4_partial: bool,
 }
 
+impl RxChecksum {
+    /// Whether nothing is wrong, and nothing to be completed.
+    #[inline]
+    #[must_use]
+    pub fn is_ordinary(self) -> bool {
+        !(self.l3_bad | self.l4_bad | self.l4_partial)
+    }
+}
+
 /// One linear Ethernet frame, owned. Dropping it gives the buffer back to its pool.
 ///
 /// Not `Clone`: a frame has one owner at any time.

@@ -215,6 +215,36 @@ fn a_partial_checksum_is_completed_and_a_whole_one_left_alone() {
 }
 
 proptest! {
+    /// What is read as a common packet is what the parser reads, however its headers are bent;
+    /// and an ordinary packet with a TCP header's bytes is read so.
+    #[test]
+    fn common_packets_are_what_the_parser_reads(
+        payload in proptest::collection::vec(any::<u8>(), 12..40), udp: bool, trust: bool,
+        bent in proptest::collection::vec((12usize..54, any::<u8>()), 0..3), sums_right: bool,
+        cut in 0usize..4,
+    ) {
+        let (src, dst) = (addr("192.0.2.1:4000"), addr("10.0.0.10:80"));
+        let packet = if udp { Packet::udp(src, dst) } else { Packet::tcp(src, dst, tcp::flags::ACK) };
+        let mut frame = packet.payload(&payload).build();
+        let mac = eth::dst(&frame);
+        for (at, byte) in &bent {
+            frame[*at] = *byte;
+        }
+        if sums_right && frame[14] == 0x45 {
+            checksum::set_ipv4(&mut frame);
+        }
+        frame.truncate(frame.len() - cut);
+        let mut flow = Flow::NONE;
+        let common = common::read(&mut flow, &frame, mac, trust);
+        if common {
+            prop_assert_eq!(parse(&frame, trust), Ok(Parsed::Flow(flow)));
+        }
+        prop_assert!(common || !bent.is_empty() || cut > 0);
+        let mut elsewhere = mac;
+        elsewhere.0[5] ^= 1;
+        prop_assert!(!common::read(&mut flow, &frame, elsewhere, trust));
+    }
+
     /// RFC 1624 against from-scratch, for every address and port rewrite, there and back.
     #[test]
     fn a_difference_equals_a_new_sum(

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::be16;
+use super::checksum::Diff;
 use crate::counters::DropReason;
 
 /// Bytes of the header.
@@ -28,4 +29,14 @@ pub fn check(datagram: &[u8]) -> Result<&[u8; LEN], DropReason> {
         return Err(DropReason::BadUdpHeader);
     }
     Ok(udp)
+}
+
+/// The checksum after a rewrite: 0 stays "none", and one that comes out as 0 is sent as 0xffff.
+#[inline(always)]
+pub(crate) fn checksum_after(diff: Diff, old: u16) -> u16 {
+    match (old, diff.apply(old)) {
+        (0, _) => 0,
+        (_, 0) => 0xffff,
+        (_, new) => new,
+    }
 }
