@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_dataplane::packet::build::Packet as Made;
+use weir_dataplane::packet::icmp::Echo;
 use weir_dataplane::packet::{self, eth, sctp, tcp};
 use weir_dataplane::replay::{Replay, Standing, To};
 use weir_dataplane::route::{Fib, Hop, NeighbourId, NeighbourUpdate};
@@ -86,6 +87,10 @@ pub(crate) fn opening(proto: Proto, client: SocketAddr, service: SocketAddr) -> 
     let packet = match proto {
         Proto::Tcp => Made::tcp(client, service, tcp::flags::SYN),
         Proto::Udp => Made::udp(client, service),
+        Proto::Icmp => {
+            let (asks, id) = (true, client.port());
+            Made::echo(client.ip(), service.ip(), Echo { asks, id })
+        }
         Proto::Sctp => Made {
             seq: 0, // an INIT's verification tag
             ..Made::sctp(client, service, &[(sctp::chunk::INIT, &INIT)])
@@ -379,7 +384,7 @@ impl<'a> Asker<'a> {
             .and_then(|server| snapshot.service(server.service));
         let service = match of_server {
             Some(service) => service,
-            None => reasons::service_for(snapshot, parsed?, port)?,
+            None => reasons::service_for(snapshot, &self.fib, parsed?, port)?,
         };
         let kind = service.scheduler.kind();
         let available = service.servers.iter().filter(|s| s.weight > 0).count();

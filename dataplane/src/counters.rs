@@ -162,6 +162,9 @@ drop_reasons! {
     ReplyKeyTaken => "reply_key_taken",
     /// No free local address and port for this server.
     LipExhausted => "lip_exhausted",
+    /// SNAT: no address of the rule's pool takes connections, or none has a port left towards this
+    /// destination.
+    SnatExhausted => "snat_exhausted",
     /// The connection table is full and nothing could be evicted.
     ConnTableFull => "conn_table_full",
     /// The client is on the blacklist.
@@ -252,6 +255,8 @@ pub struct WorkerCounters {
     pub templates: Cell,
     /// Templates given up because their table was full.
     pub templates_evicted: Cell,
+    /// Connections of real servers' own opened by SNAT; they count among `conns_opened` too.
+    pub snat_opened: Cell,
     /// Local ports taken early from a connection in TIME_WAIT, under shortage.
     pub lip_early_reuse: Cell,
     /// ICMP errors about balanced flows passed on, translated where it takes that.
@@ -402,6 +407,7 @@ impl WorkerCounters {
             limit_untracked: Cell::default(),
             templates: Cell::default(),
             templates_evicted: Cell::default(),
+            snat_opened: Cell::default(),
             lip_early_reuse: Cell::default(),
             icmp_errors: Cell::default(),
             mss_clamped: Cell::default(),

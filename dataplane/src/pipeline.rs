@@ -17,6 +17,7 @@ use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, State, Way, sctp, tcp, udp};
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
+use crate::forward::ForwardMode;
 use crate::io::{Frame, PortQueue};
 use crate::packet::icmp::Problem;
 use crate::packet::tcp::flags::RST;
@@ -50,6 +51,7 @@ mod quic;
 mod quoted;
 mod reset;
 mod room;
+mod snat;
 mod syn_proxy;
 mod weeding;
 
@@ -281,6 +283,7 @@ impl<Q: PortQueue> Worker<Q> {
             Proto::Tcp => tcp::next(before, way, flow.says, self.secure_tcp),
             Proto::Udp => udp::next(),
             Proto::Sctp => sctp::next(before, way, sctp::Event::of_says(flow.says)),
+            Proto::Icmp => State::Icmp,
         };
         let timeouts = match self.own_timeouts {
             false => self.snapshot.timeouts.global(),
@@ -379,6 +382,9 @@ impl<Q: PortQueue> Worker<Q> {
     #[cold]
     fn find_hop<K: Family, const DIR: bool>(&mut self, id: ConnId) -> Result<Next, DropReason> {
         let conn = K::side(&self.sides).conns.get(id);
+        if DIR == INBOUND && conn.mode() == ForwardMode::snat {
+            return self.find_far_hop::<K>(id);
+        }
         let towards = if DIR == INBOUND {
             match self.snapshot.server(conn.server_id()) {
                 Some(server) => server.address.ip(), // of a tunnel, its far end

@@ -24,7 +24,7 @@ impl ServerId {
     pub const LIMIT: u32 = 1 << 24;
 }
 
-/// A layer-4 protocol that Weir balances.
+/// A layer-4 protocol that Weir balances, or translates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Proto {
@@ -34,6 +34,10 @@ pub enum Proto {
     Udp = 17,
     /// Stream Control Transmission Protocol (RFC 9260).
     Sctp = 132,
+    /// Echo of either ICMP (RFC 792, RFC 4443): of SNAT alone, no service has it. A flow's
+    /// identifier stands in the port of the side that asks; the other side's is 0. The number is
+    /// ICMPv6's for both.
+    Icmp = 58,
 }
 
 impl Proto {
@@ -45,6 +49,7 @@ impl Proto {
             6 => Some(Proto::Tcp),
             17 => Some(Proto::Udp),
             132 => Some(Proto::Sctp),
+            1 | 58 => Some(Proto::Icmp),
             _ => None,
         }
     }
@@ -58,6 +63,7 @@ impl Proto {
             Proto::Tcp => "tcp",
             Proto::Udp => "udp",
             Proto::Sctp => "sctp",
+            Proto::Icmp => "icmp",
         }
     }
 }

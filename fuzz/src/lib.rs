@@ -296,5 +296,6 @@ pub fn answer(frame: &[u8]) -> Option<build::Packet> {
         Proto::Tcp => build::Packet::tcp(to, from, 0),
         Proto::Udp => build::Packet::udp(to, from),
         Proto::Sctp => build::Packet::sctp(to, from, &[(0, b"data")]),
+        Proto::Icmp => unreachable!("no service has it"),
     })
 }

@@ -105,6 +105,7 @@ impl Bench {
                 to,
                 &[(1, &[0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1])],
             ),
+            Proto::Icmp => unreachable!("no service has it"),
         };
         if kind.proto != Proto::Sctp {
             packet.payload = vec![client; usize::from(payload % 1441)];

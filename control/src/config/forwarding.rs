@@ -13,6 +13,7 @@ use super::reader::{At, Key, Problems, Section};
 use super::scalars;
 use super::services::ServiceDraft;
 use super::vips::Wanted;
+use super::words::alternatives;
 
 pub(super) const TUNNEL: &[Key] = &[
     Key::new("type", "\"gue\""),
@@ -24,8 +25,19 @@ pub(super) const TUNNEL: &[Key] = &[
 
 /// The `forward` of a table.
 pub(super) fn forward(p: &mut Problems<'_>, section: &Section<'_>) -> Option<ForwardMode> {
-    let modes: Vec<_> = ForwardMode::ALL.iter().map(|m| (m.name(), *m)).collect();
-    let mode = section.choice(p, "forward", &modes, &["snat"]);
+    let modes = ForwardMode::ALL.iter();
+    let modes: Vec<_> = modes.filter(|m| **m != ForwardMode::snat).collect();
+    let mode = section.parsed(p, "forward", |text| {
+        let known = modes.iter().find(|mode| mode.name() == text);
+        known.map(|mode| **mode).ok_or_else(|| {
+            let why = match text {
+                "snat" => "what real servers open themselves is [[snat]]'s",
+                _ => "not known",
+            };
+            let all = alternatives(modes.iter().map(|mode| mode.name()));
+            format!("{why}; use {all}")
+        })
+    });
     mode.map(|m| m.value)
 }
 
@@ -181,7 +193,7 @@ fn reaches(
                 ));
             }
         }
-        ForwardMode::tun => {}
+        ForwardMode::tun | ForwardMode::snat => {}
         ForwardMode::local => {
             // Marking rules may lead anything here.
             if let Some(vips) = wanted.vips

@@ -37,6 +37,7 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         limit_untracked,
         templates,
         templates_evicted,
+        snat_opened,
         lip_early_reuse,
         icmp_errors,
         mss_clamped,
@@ -147,6 +148,11 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "limit_untracked",
             "Connections that no limit for clients was applied to: the table of clients was full.",
             limit_untracked,
+        ),
+        (
+            "snat_opened",
+            "Connections of real servers' own opened by [[snat]]; they count among conns_opened too.",
+            snat_opened,
         ),
         (
             "lip_early_reuse",

@@ -50,7 +50,8 @@ pub struct Conn<K: Key = Key4> {
     pub(crate) l4_diff: Diff,
     /// See `l4_diff`; addresses only, TTL aside.
     pub(crate) l3_diff: Diff,
-    /// Index into a side table (sequence deltas, byte counts); while free: the next free entry.
+    /// Index into a side table (sequence deltas, byte counts); of SNAT the next hop to the far end
+    /// ([`Conn::far_hop`]); while free: the next free entry.
     pub(super) side: u32,
     /// The template that controls it, as [`TemplateRef`] packs it; 0: none.
     pub(super) template: [u32; 2],
@@ -313,6 +314,22 @@ impl<K: Key> Conn<K> {
         self.flags.0 &= !Flags::HALF_OPEN.0;
         if counted {
             self.flags = self.flags.with(Flags::HALF_OPEN);
+        }
+    }
+
+    /// Of SNAT, whose far ends are nobody's servers: the next hop there, and the routes' epoch under
+    /// which it was found. It stands in the place of a side table's index, which SNAT has no use for.
+    pub(crate) fn far_hop(&self) -> (NeighbourId, u16) {
+        match self.flags.has(Flags::SIDE) {
+            true => (NeighbourId::NONE, 0),
+            false => (NeighbourId((self.side >> 16) as u16), self.side as u16),
+        }
+    }
+
+    /// Notes the next hop to the far end.
+    pub(crate) fn set_far_hop(&mut self, hop: NeighbourId, epoch: u16) {
+        if !self.flags.has(Flags::SIDE) {
+            self.side = u32::from(hop.0) << 16 | u32::from(epoch);
         }
     }
 

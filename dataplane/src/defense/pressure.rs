@@ -152,7 +152,7 @@ impl Defense {
     pub(crate) fn drops_entry(&mut self, state: State, silent: u32, packets: u16) -> bool {
         match state {
             State::SynRecv | State::SynAck | State::SctpInit | State::SctpInit1 => true,
-            State::Established | State::SctpEstablished | State::Udp => {
+            State::Established | State::SctpEstablished | State::Udp | State::Icmp => {
                 let rate = usize::from(packets);
                 let Some(spared) = self.spared.get_mut(rate).filter(|_| rate > 0) else {
                     return false;

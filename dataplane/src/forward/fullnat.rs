@@ -1,16 +1,18 @@
-//! FULL-NAT and NAT: new addresses and ports, in place.
+//! FULL-NAT, NAT and SNAT: new addresses and ports, in place.
 //!
 //! ```text
 //!  FULL-NAT  client -> server   CIP:cport -> VIP:vport   becomes   LIP:lport -> RIP:rport
 //!            server -> client   RIP:rport -> LIP:lport   becomes   VIP:vport -> CIP:cport
 //!  NAT       client -> server   CIP:cport -> VIP:vport   becomes   CIP:cport -> RIP:rport
 //!            server -> client   RIP:rport -> CIP:cport   becomes   VIP:vport -> CIP:cport
+//!  SNAT      who opens -> far   CIP:cport -> RIP:rport   becomes   LIP:lport -> RIP:rport
+//!            far -> who opened  RIP:rport -> LIP:lport   becomes   RIP:rport -> CIP:cport
 //! ```
 //! With FULL-NAT servers answer to the director wherever they stand; with NAT they must route
 //! their answers through it. No byte is added, so the MTU is the link's.
 #![forbid(unsafe_code)]
 
-use super::{ForwardMode, Part, rewrite};
+use super::{Part, rewrite};
 use crate::conn::Conn;
 use crate::conn::state::Direction;
 use crate::packet::{Flow, Key4, Key6};
@@ -37,8 +39,8 @@ pub(crate) fn rewrite6(frame: &mut [u8], flow: &Flow<Key6>, conn: &Conn<Key6>, d
     rewrite::tuple6(frame, flow, addrs, ports, l4);
 }
 
-/// As [`rewrite4`], a part of a datagram: only the first has ports. With FULL-NAT it gets the
-/// datagram's new identification.
+/// As [`rewrite4`], a part of a datagram: only the first has ports. With FULL-NAT and
+/// SNAT it gets the datagram's new identification.
 pub(crate) fn rewrite_part4(
     frame: &mut [u8],
     flow: &Flow<Key4>,
@@ -51,7 +53,7 @@ pub(crate) fn rewrite_part4(
     } else {
         rewrite::addrs4(frame, flow.ttl, conn.leaves_as(dir).0);
     }
-    if conn.mode() == ForwardMode::fullnat {
+    if conn.mode().shares_addresses() {
         rewrite::identify4(frame, part.id as u16);
     }
 }
@@ -69,7 +71,7 @@ pub(crate) fn rewrite_part6(
     } else {
         rewrite::addrs6(frame, flow.ttl, conn.leaves_as(dir).0);
     }
-    if conn.mode() == ForwardMode::fullnat {
+    if conn.mode().shares_addresses() {
         rewrite::identify6(frame, part);
     }
 }

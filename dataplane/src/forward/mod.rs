@@ -108,6 +108,9 @@ modes! {
     tun,
     /// The director itself serves: the packet goes up to its kernel.
     local,
+    /// SNAT: what real servers open themselves. The source becomes an address of a pool, the
+    /// destination stays; the one who opens is the client here, whoever it asks the server.
+    snat,
 }
 
 impl ForwardMode {
@@ -116,9 +119,17 @@ impl ForwardMode {
     #[must_use]
     pub fn is_one_way(self) -> bool {
         match self {
-            ForwardMode::fullnat | ForwardMode::nat => false,
+            ForwardMode::fullnat | ForwardMode::nat | ForwardMode::snat => false,
             ForwardMode::dr | ForwardMode::tun | ForwardMode::local => true,
         }
+    }
+
+    /// Whether several clients share an address behind the director: what tells their datagrams
+    /// and their past connections apart must be the director's own.
+    #[inline]
+    #[must_use]
+    pub(crate) fn shares_addresses(self) -> bool {
+        matches!(self, ForwardMode::fullnat | ForwardMode::snat)
     }
 
     /// Whether a server may listen on another port than the service's.

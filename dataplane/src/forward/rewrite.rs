@@ -5,7 +5,8 @@
 use super::Part;
 use crate::packet::checksum::{Diff, TTL_DOWN};
 use crate::packet::{
-    Flow, Key, Key4, Key6, be16, checksum, common, eth, ipv4, ipv6, put16, put32, sctp, tcp, udp,
+    Flow, Key, Key4, Key6, be16, checksum, common, eth, icmp, ipv4, ipv6, put16, put32, sctp, tcp,
+    udp,
 };
 use crate::types::Proto;
 
@@ -24,7 +25,7 @@ pub(super) fn tuple4(
     l4: Diff,
 ) {
     if usize::from(flow.l4) == ipv4::END
-        && flow.key.proto() != Proto::Sctp
+        && flow.key.proto() as u8 <= Proto::Udp as u8 // or TCP
         && let Some(headers) = frame.first_chunk_mut()
     {
         return common::rewrite(headers, flow, (addrs, ports), (l3, l4));
@@ -118,7 +119,25 @@ pub(super) fn ports<K: Key>(frame: &mut [u8], flow: &Flow<K>, ports: u32, l4: Di
                 sctp::new_ports_of(header, len, ports);
             }
         }
+        Proto::Icmp => echo::<K>(segment, ports, l4),
     }
+}
+
+/// A new identifier for an echo message: whichever port is not 0. ICMP's checksum knows no
+/// addresses, ICMPv6's does.
+#[cold]
+fn echo<K: Key>(message: &mut [u8], ports: u32, l4: Diff) {
+    let Some(head) = message.first_chunk_mut::<{ icmp::LEN }>() else {
+        return;
+    };
+    let (old, new) = (be16(head, icmp::WORD_AT), (ports >> 16 | ports) as u16);
+    let diff = match K::HEADERS == ipv4::END {
+        true => Diff::of(&[(old.into(), new.into())]),
+        false => l4,
+    };
+    put16(head, icmp::WORD_AT, new);
+    let sum = be16(head, icmp::CHECKSUM_AT);
+    put16(head, icmp::CHECKSUM_AT, diff.apply(sum));
 }
 
 /// One hop less, and nothing else.

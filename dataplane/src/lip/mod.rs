@@ -1,4 +1,4 @@
-//! Local addresses and ports for FULL-NAT, chosen so that the server's answers come back to
+//! Local addresses and ports for FULL-NAT and SNAT, chosen so that the server's answers come back to
 //! the worker that opened the connection.
 //!
 //! The Toeplitz hash is linear: hash(rip, lip, rport, lport) = hash(rip, lip, rport, 0) xor
@@ -10,13 +10,14 @@
 //! connection table.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::slice;
 
 use crate::conn::entry::Flags;
 use crate::conn::state::State;
 use crate::conn::{Conn, ConnId, ConnTable, Hit};
 use crate::packet::Key;
-use crate::service::LocalAddresses;
+use crate::service::{LocalAddresses, PortRange};
 use crate::steer::{BUCKETS, Steer, UselessKey};
 use crate::types::{Proto, ServerId};
 
@@ -36,6 +37,32 @@ pub struct Leased<K> {
     pub reply: K,
     /// A closing connection that has to give this port up early.
     pub early: Option<ConnId>,
+}
+
+/// What there is to lease: addresses of either family, and which of their ports.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Supply<'a> {
+    pub(crate) v4: &'a [Ipv4Addr],
+    pub(crate) v6: &'a [Ipv6Addr],
+    pub(crate) ports: PortRange,
+}
+
+impl<'a> Supply<'a> {
+    /// One address.
+    pub(crate) fn one(address: &'a IpAddr, ports: PortRange) -> Supply<'a> {
+        let (v4, v6) = match address {
+            IpAddr::V4(address) => (slice::from_ref(address), [].as_slice()),
+            IpAddr::V6(address) => ([].as_slice(), slice::from_ref(address)),
+        };
+        Supply { v4, v6, ports }
+    }
+
+    fn count_towards(&self, server: SocketAddr) -> usize {
+        match server {
+            SocketAddr::V4(_) => self.v4.len(),
+            SocketAddr::V6(_) => self.v6.len(),
+        }
+    }
 }
 
 /// One worker's choice of local ports, for the connections of one table.
@@ -120,8 +147,28 @@ impl<K: Key> LocalPorts<K> {
         server: SocketAddr,
         addresses: &LocalAddresses,
     ) -> Option<Leased<K>> {
-        let at = server_id.0 as usize % CURSORS;
-        let count = addresses.count_towards(server) as u32;
+        let from = Supply {
+            v4: &addresses.v4,
+            v6: &addresses.v6,
+            ports: PortRange::ALL,
+        };
+        self.lease_from(steer, conns, proto, server_id.0, server, from)
+    }
+
+    /// The same of some addresses and ports. Who names the same `cursor` walks on together: best
+    /// one for each server and address, but any will do.
+    #[inline]
+    pub(crate) fn lease_from(
+        &mut self,
+        steer: &Steer,
+        conns: &ConnTable<K>,
+        proto: Proto,
+        cursor: u32,
+        server: SocketAddr,
+        supply: Supply<'_>,
+    ) -> Option<Leased<K>> {
+        let at = cursor as usize % CURSORS;
+        let count = supply.count_towards(server) as u32;
         let buckets = self.own.len() as u32;
         let mut early = None;
         for _ in 0..PROBES {
@@ -129,22 +176,32 @@ impl<K: Key> LocalPorts<K> {
             if cursor.address >= count {
                 cursor.address = 0;
             }
-            let bare = bare(proto, server, addresses, cursor.address)?;
+            let bare = bare(proto, server, supply, cursor.address)?;
             // What was worked out ahead may be another server's, or of an older address list.
-            let candidate = match cursor.ahead {
-                Some(c) if K::of(c.reply.addrs(), c.reply.ports() & !0xffff, proto) == bare => c,
-                _ => self.candidate(steer, conns, server, bare, &cursor)?,
+            let fits = |c: &Candidate<K>| {
+                let reply = &c.reply;
+                K::of(reply.addrs(), reply.ports() & !0xffff, proto) == bare
+                    && supply.ports.contains(reply.dport())
+            };
+            let candidate = match cursor.ahead.filter(fits) {
+                Some(ahead) => Some(ahead),
+                None => self.candidate(steer, conns, server, bare, supply.ports, &cursor),
             };
             let address = cursor.address;
             cursor.step(count, buckets);
             let bare = match cursor.address == address {
                 true => bare,
-                false => self::bare(proto, server, addresses, cursor.address)?,
+                false => self::bare(proto, server, supply, cursor.address)?,
             };
-            let following = self.candidate(steer, conns, server, bare, &cursor)?;
-            conns.prefetch_index(following.hash);
-            cursor.ahead = Some(following);
+            let following = self.candidate(steer, conns, server, bare, supply.ports, &cursor);
+            if let Some(following) = following {
+                conns.prefetch_index(following.hash);
+            }
+            cursor.ahead = following;
             self.cursors[at] = cursor;
+            let Some(candidate) = candidate else {
+                continue; // of few ports, none leads to this bucket
+            };
             let reply = candidate.reply;
             match conns.lookup(candidate.hash, &reply) {
                 None => return Some(Leased { reply, early: None }),
@@ -170,12 +227,17 @@ impl<K: Key> LocalPorts<K> {
         conns: &ConnTable<K>,
         server: SocketAddr,
         bare: K,
+        ports: PortRange,
         cursor: &Cursor<K>,
     ) -> Option<Candidate<K>> {
         let bucket = *self.own.get(cursor.bucket as usize)?;
         let base = bare.toeplitz(steer.toeplitz()) as usize;
         let class = (base ^ usize::from(bucket)) % BUCKETS;
-        let ports = steer.toeplitz().ports_of(class, server.is_ipv6());
+        let (toeplitz, v6) = (steer.toeplitz(), server.is_ipv6());
+        let ports = match ports {
+            PortRange::ALL => toeplitz.ports_of(class, v6),
+            some => toeplitz.ports_within(class, v6, some.first(), some.last()),
+        };
         let at = cursor.turn.checked_rem(ports.len() as u32)?;
         let port = *ports.get(at as usize)?;
         let reply = K::of(bare.addrs(), bare.ports() | u32::from(port), bare.proto());
@@ -208,15 +270,10 @@ fn is_safer<K: Key>(this: &Conn<K>, that: &Conn<K>) -> bool {
 
 /// The reply key with local address number `at`, but for its port; `None` without an address.
 #[inline]
-fn bare<K: Key>(
-    proto: Proto,
-    server: SocketAddr,
-    addresses: &LocalAddresses,
-    at: u32,
-) -> Option<K> {
+fn bare<K: Key>(proto: Proto, server: SocketAddr, supply: Supply<'_>, at: u32) -> Option<K> {
     let lip = match server {
-        SocketAddr::V4(_) => IpAddr::V4(*addresses.v4.get(at as usize)?),
-        SocketAddr::V6(_) => IpAddr::V6(*addresses.v6.get(at as usize)?),
+        SocketAddr::V4(_) => IpAddr::V4(*supply.v4.get(at as usize)?),
+        SocketAddr::V6(_) => IpAddr::V6(*supply.v6.get(at as usize)?),
     };
     K::between(proto, server, SocketAddr::new(lip, 0))
 }

@@ -121,6 +121,36 @@ fn shortage_takes_the_port_that_the_server_minds_least() {
     assert!(!is_safer(&new, &new));
 }
 
+/// Of some ports each is given once, and none beside them; every reply comes home.
+#[test]
+fn some_ports_are_all_found_and_no_others() {
+    let server: SocketAddr = "198.51.100.7:443".parse().unwrap();
+    let address: IpAddr = "10.0.0.100".parse().unwrap();
+    for (first, last) in [(1024, 1323), (40_000, 40_999), (65_000, 65_535)] {
+        let range = PortRange::new(first, last).unwrap();
+        let mut given = std::collections::HashSet::new();
+        for me in 0..3 {
+            let steer = steer(me, 3);
+            let mut conns =
+                ConnTable::<Key4>::new(2000, Pages::Plain, [1, 2, 3, 4], Tick(0)).unwrap();
+            let mut ports = LocalPorts::new(&steer, 7).unwrap();
+            for _ in 0..2000 {
+                let supply = Supply::one(&address, range);
+                let leased = ports.lease_from(&steer, &conns, Proto::Tcp, 9, server, supply);
+                let Some(leased) = leased else { continue };
+                let local: std::net::SocketAddr = leased.reply.destination();
+                assert!(
+                    range.contains(local.port()) && given.insert(local),
+                    "{local}"
+                );
+                assert_eq!(steer.owner(&leased.reply), CoreId(me));
+                conns.insert(&conn(leased.reply), 6400, Tick(0)).unwrap();
+            }
+        }
+        assert_eq!(given.len() as u32, range.len());
+    }
+}
+
 #[test]
 fn a_key_that_cannot_steer_is_refused() {
     let dead = Steer::new(CoreId(0), 2, Arc::new(Toeplitz::new([0; 40])));

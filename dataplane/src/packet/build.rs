@@ -2,19 +2,19 @@
 //! what differs from an ordinary packet.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::{Key, Key4, Key6, checksum, eth, ipv4, ipv6, put16, put32, sctp, tcp, udp};
+use super::{Key, Key4, Key6, checksum, eth, icmp, ipv4, ipv6, put16, put32, sctp, tcp, udp};
 use crate::types::{Mac, Proto};
 
-/// A TCP, UDP or SCTP packet to be; all checksums right unless said otherwise.
+/// A TCP, UDP or SCTP packet, or an echo, to be; all checksums right unless said otherwise.
 #[derive(Debug, Clone)]
 pub struct Packet {
     /// Destination MAC.
     pub eth_dst: Mac,
     /// Source MAC.
     pub eth_src: Mac,
-    /// TCP, UDP or SCTP.
+    /// TCP, UDP, SCTP or ICMP's echo.
     pub proto: Proto,
     /// Source address and port.
     pub src: SocketAddr,
@@ -22,9 +22,9 @@ pub struct Packet {
     pub dst: SocketAddr,
     /// Time to live.
     pub ttl: u8,
-    /// TCP flags.
+    /// TCP flags; of an echo 1 for a request.
     pub flags: u8,
-    /// TCP sequence number; SCTP's verification tag.
+    /// TCP sequence number, or an echo's; SCTP's verification tag.
     pub seq: u32,
     /// TCP acknowledgement number.
     pub ack: u32,
@@ -71,6 +71,22 @@ impl Packet {
         packet
     }
 
+    /// An echo request of ICMP or ICMPv6, or a reply, with this identifier; its sequence number is
+    /// [`Packet::seq`].
+    #[must_use]
+    pub fn echo(src: IpAddr, dst: IpAddr, echo: icmp::Echo) -> Packet {
+        let ports = echo.ports();
+        let at = |ip, port| SocketAddr::new(ip, port);
+        Packet {
+            flags: u8::from(echo.asks),
+            ..Packet::new(
+                Proto::Icmp,
+                at(src, (ports >> 16) as u16),
+                at(dst, ports as u16),
+            )
+        }
+    }
+
     fn new(proto: Proto, src: SocketAddr, dst: SocketAddr) -> Packet {
         Packet {
             eth_dst: Mac::default(),
@@ -114,6 +130,7 @@ impl Packet {
             Proto::Tcp => tcp::MIN_LEN,
             Proto::Udp => udp::LEN,
             Proto::Sctp => sctp::LEN,
+            Proto::Icmp => icmp::LEN,
         };
         let key4 = Key4::between(self.proto, self.src, self.dst);
         let l4 = match key4 {
@@ -136,6 +153,10 @@ impl Packet {
                 f[ipv6::HOP_LIMIT_AT] = self.ttl;
             }
         }
+        if self.proto == Proto::Icmp {
+            self.write_echo(&mut f, l4);
+            return f;
+        }
         put16(&mut f, l4, self.src.port());
         put16(&mut f, l4 + 2, self.dst.port());
         match self.proto {
@@ -154,6 +175,7 @@ impl Packet {
                 }
                 return f;
             }
+            Proto::Icmp => {}
         }
         let at = l4 + checksum::l4_at(self.proto);
         let sum = checksum::l4(&f, self.proto, l4, end);
@@ -167,14 +189,40 @@ impl Packet {
         }
         f
     }
+
+    /// The ICMP header at `l4`.
+    fn write_echo(&self, f: &mut [u8], l4: usize) {
+        f[l4] = match (l4 == Key4::HEADERS, self.flags) {
+            (true, 0) => icmp::v4::ECHO_REPLY,
+            (true, _) => icmp::v4::ECHO,
+            (false, 0) => icmp::v6::ECHO_REPLY,
+            (false, _) => icmp::v6::ECHO,
+        };
+        if l4 == Key4::HEADERS {
+            f[ipv4::PROTO_AT] = ipv4::ICMP;
+            checksum::set_ipv4(f);
+        }
+        put16(f, l4 + icmp::WORD_AT, self.src.port() | self.dst.port());
+        put16(f, l4 + icmp::WORD_AT + 2, self.seq as u16);
+        icmp::set_checksum(f, l4);
+    }
 }
 
-/// Whether every checksum in a TCP, UDP or SCTP frame is right, from scratch.
+/// Whether every checksum in a TCP, UDP, SCTP or ICMP frame is right, from scratch.
 #[must_use]
 pub fn checksums_right(frame: &[u8]) -> bool {
     let (proto, l4, ip_len) = match super::parse(frame, false) {
         Ok(super::Parsed::Flow(flow)) => (flow.key.proto, flow.l4, flow.ip_len),
         Ok(super::Parsed::Flow6(flow)) => (flow.key.proto, flow.l4, flow.ip_len),
+        Ok(super::Parsed::Other(super::Kind::Icmp4 | super::Kind::Icmp6)) => {
+            let mut again = frame.to_vec();
+            let Ok((at, end)) = super::upper_at(frame) else {
+                return false;
+            };
+            again.truncate(end);
+            icmp::set_checksum(&mut again, at);
+            return again[at..] == frame[at..end];
+        }
         _ => return false,
     };
     let (l4, end) = (usize::from(l4), eth::HEADER_LEN + usize::from(ip_len));

@@ -4,7 +4,7 @@
 //! connection and applied to every packet. The way back is its complement.
 #![forbid(unsafe_code)]
 
-use super::{be16, be32, eth, ipv4, ipv6, put16, sctp, tcp, udp};
+use super::{be16, be32, eth, icmp, ipv4, ipv6, put16, sctp, tcp, udp};
 use crate::types::Proto;
 
 /// Folds a sum of 16-bit words into 16 bits, carries added back in.
@@ -89,6 +89,7 @@ pub fn l4_at(proto: Proto) -> usize {
         Proto::Tcp => tcp::CHECKSUM_AT,
         Proto::Udp => udp::CHECKSUM_AT,
         Proto::Sctp => sctp::CHECKSUM_AT,
+        Proto::Icmp => icmp::CHECKSUM_AT,
     }
 }
 

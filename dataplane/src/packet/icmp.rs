@@ -17,6 +17,7 @@ use super::{be16, be32, checksum, eth, ipv4, ipv6, sctp};
 use crate::counters::DropReason;
 
 mod build;
+mod echo;
 mod map;
 mod relay;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod tests;
 mod translate;
 
 pub use build::{Problem, build_error};
+pub use echo::Echo;
 pub use relay::relay;
 pub use translate::{Translation, translate};
 
@@ -36,6 +38,10 @@ pub const WORD_AT: usize = 4;
 
 /// Types of ICMP, and the codes that more than one place knows.
 pub mod v4 {
+    /// Echo reply.
+    pub const ECHO_REPLY: u8 = 0;
+    /// Echo request.
+    pub const ECHO: u8 = 8;
     /// Destination unreachable.
     pub const UNREACHABLE: u8 = 3;
     /// Of [`UNREACHABLE`]: fragmentation needed and DF set.
@@ -62,6 +68,10 @@ pub mod v6 {
     pub const PARAMETER: u8 = 4;
     /// The first type that is not an error's (RFC 4443 2.1).
     pub const INFORMATIONAL: u8 = 128;
+    /// Echo request.
+    pub const ECHO: u8 = 128;
+    /// Echo reply.
+    pub const ECHO_REPLY: u8 = 129;
     /// Redirect (RFC 4861).
     pub const REDIRECT: u8 = 137;
 }
@@ -85,7 +95,7 @@ pub struct Quote {
     /// Upper-layer protocol.
     pub protocol: u8,
     /// Ports, source in the high half, of a TCP, UDP or SCTP packet whose first 8 bytes are
-    /// quoted. A fragment other than the first has none.
+    /// quoted, or what [`Echo::ports`] says of an echo. A fragment other than the first has none.
     pub ports: Option<u32>,
     /// Offset of its IP header from the frame's start.
     pub ip: u16,
@@ -142,14 +152,17 @@ impl Quote {
             }
             _ => return None,
         };
-        let has_ports = first && matches!(protocol, ipv4::TCP | ipv4::UDP | sctp::PROTOCOL);
         // RFC 792 promises 8 bytes of it.
-        let quoted = frame.get(l4..l4 + 8).filter(|_| has_ports);
+        let quoted = frame.get(l4..l4 + 8).filter(|_| first);
+        let ports = quoted.and_then(|l4| match protocol {
+            ipv4::TCP | ipv4::UDP | sctp::PROTOCOL => Some(be32(l4, 0)),
+            _ => Echo::read(protocol, l4).map(Echo::ports),
+        });
         Some(Quote {
             src,
             dst,
             protocol,
-            ports: quoted.map(|l4| be32(l4, 0)),
+            ports,
             ip: ip as u16,
             l4: l4 as u16,
             end: end as u16,
@@ -275,7 +288,7 @@ fn pseudo(frame: &[u8], len: usize) -> u32 {
 }
 
 /// Computes the checksum of the message at `at` that the frame ends with.
-fn set_checksum(frame: &mut [u8], at: usize) {
+pub(super) fn set_checksum(frame: &mut [u8], at: usize) {
     let Some(len) = frame.len().checked_sub(at + LEN) else {
         return;
     };

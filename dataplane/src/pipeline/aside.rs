@@ -146,7 +146,7 @@ impl<Q: PortQueue> Worker<Q> {
         let is_too_big = i32::from(flow.ip_len) > mtu;
         let no_pmtu_disc = wrapped && !self.snapshot.rules.pmtu_disc;
         // A part of a datagram over IPv6 may be cut by who sends it, and that is the director.
-        let own_part = (mode == ForwardMode::fullnat || flags.has(Flags::SIDE))
+        let own_part = (mode.shares_addresses() || flags.has(Flags::SIDE))
             && part.is_some_and(|part| usize::from(part.header_at) == ipv6::END);
         if is_too_big && !own_part && !may_be_cut(frame.bytes(), no_pmtu_disc) {
             return self.too_big(lane, frame, mtu.clamp(0, 0xffff) as u16, now);

@@ -21,6 +21,7 @@ use crate::counters::DropReason;
 use crate::forward::Part;
 use crate::frag::{Arrived, FRAGMENTS_HELD, Piece};
 use crate::io::{Frame, PortQueue};
+use crate::packet::icmp::Echo;
 use crate::packet::{self, Flow, Key6, Kind, eth, ipv4, ipv6, sctp, tcp};
 use crate::steer::{FragmentOf, Message, Progress};
 use crate::types::{Proto, Tick};
@@ -110,10 +111,14 @@ impl<Q: PortQueue> Worker<Q> {
             // The store has seen to it that the whole header is there.
             let upper = frame.get(l4..end)?;
             let proto = Proto::from_number(protocol(frame, kind)?)?;
-            let ports = packet::be32(upper.first_chunk::<4>()?, 0);
+            let ports = match proto {
+                Proto::Icmp if !self.snapshot.has_snat() => return None,
+                Proto::Icmp => Echo::read(protocol(frame, kind)?, upper)?.ports(),
+                _ => packet::be32(upper.first_chunk::<4>()?, 0),
+            };
             let says = match proto {
                 Proto::Tcp => *upper.get(tcp::FLAGS_AT)?,
-                Proto::Udp => 0,
+                Proto::Udp | Proto::Icmp => 0,
                 Proto::Sctp => sctp::check(upper).ok()?.1.says(),
             };
             let (src, dst) = super::odd::addresses(frame);
@@ -235,7 +240,12 @@ impl<Q: PortQueue> Worker<Q> {
             part: Some(of),
             ..self.first(lane, &frame)
         };
-        match self.open(first, flow, progress, now) {
+        let opened = match flow.key.proto() {
+            // No service has echoes.
+            Proto::Icmp => self.open_outward(first.port, flow, now).map(Opened::Same),
+            _ => self.open(first, flow, progress, now),
+        };
+        match opened {
             Ok(Opened::Same(id)) => {
                 self.begin_carrying::<K>(id, flow.says, now);
                 self.carry_part(lane, frame, flow, Hit { id, dir }, part, now);

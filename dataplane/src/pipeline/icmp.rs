@@ -4,6 +4,7 @@
 //!  from clients' side   about VIP -> CIP   to the server, about what it sent
 //!  from servers' side   about LIP -> RIP   to the client, about what it sent
 //!                       about a tunnel     to the client, about what was inside
+//!                       about LIP -> far   to the server that opened it (SNAT)
 //! ```
 //! The quoted packet's key, reversed, is one of the connection's; that key's owner has it.
 #![forbid(unsafe_code)]
@@ -67,6 +68,9 @@ impl<Q: PortQueue> Worker<Q> {
         let class = punt_class(bytes);
         match found {
             Ok(Message::Error(quote)) => self.icmp_error(lane, frame, &quote, arrival, now),
+            Ok(Message::Other) if self.snapshot.has_snat() => {
+                self.echo(lane, frame, arrival, now);
+            }
             Ok(Message::Other) => self.punt(lane, frame, class, now),
             Err(reason) => self.counters.dropped(reason),
         }
@@ -84,6 +88,8 @@ impl<Q: PortQueue> Worker<Q> {
         // A tunnel's packet quotes the client's as it came; all others were sent by us.
         let tunnelled = inside.as_ref().and_then(key_of);
         let answered = key_of(quote).map(|key| key.reversed());
+        let echo = |key: &Key6| key.proto == Proto::Icmp;
+        let answered = answered.filter(|key| !echo(key) || self.snapshot.has_snat());
         for key in [answered, tunnelled].into_iter().flatten() {
             if arrival == Arrival::Wire {
                 let owner = self.steer.owner(&key);
@@ -177,7 +183,8 @@ impl<Q: PortQueue> Worker<Q> {
             (Direction::Inbound, None) => {
                 let router = addresses(frame.bytes()).0;
                 let new = Translation {
-                    src: match about.translated {
+                    // Routers behind SNAT are nobody's business either (RFC 5508 4.2).
+                    src: match about.translated || about.mode == ForwardMode::snat {
                         true => about.local.ip(),
                         false => router,
                     },
@@ -189,8 +196,12 @@ impl<Q: PortQueue> Worker<Q> {
                 icmp::translate(&mut frame, quote, &new, &mut self.ids).map(|()| Direction::Inbound)
             }
             (Direction::Outbound, _) => {
+                let router = addresses(frame.bytes()).0;
                 let new = Translation {
-                    src: about.virtual_.ip(), // what is behind it is nobody's business
+                    src: match about.mode {
+                        ForwardMode::snat => router, // on the way out, for traceroute
+                        _ => about.virtual_.ip(),    // what is behind it is nobody's business
+                    },
                     dst: about.client.ip(),
                     quoted_src: about.client,
                     quoted_dst: about.virtual_,

@@ -92,7 +92,13 @@ impl<Q: PortQueue> Worker<Q> {
         mut progress: Progress,
         now: Tick,
     ) -> Result<Opened, Refusal> {
-        let service = wanted_service(&self.snapshot, first, flow)?;
+        let service = match wanted_service(&self.snapshot, first, flow) {
+            Ok(service) => service,
+            Err(Refusal::Kernel) if self.snapshot.has_snat() => {
+                return self.open_outward(first.port, flow, now).map(Opened::Same);
+            }
+            Err(refusal) => return Err(refusal),
+        };
         let k = &flow.key;
         let (from, to) = (k.source(), k.destination());
         if bad_source(from) {
@@ -263,7 +269,7 @@ impl<Q: PortQueue> Worker<Q> {
         self.insert(&new, now)
     }
 
-    fn give_up_early<K: Family>(&mut self, closing: Option<ConnId>) {
+    pub(super) fn give_up_early<K: Family>(&mut self, closing: Option<ConnId>) {
         if let Some(closing) = closing {
             self.close::<K>(closing);
             self.counters.lip_early_reuse.add(1);
@@ -271,7 +277,11 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// Inserts a connection, in the place of another one if the table is full, and counts it.
-    fn insert<K: Family>(&mut self, new: &NewConn<K>, now: Tick) -> Result<ConnId, DropReason> {
+    pub(super) fn insert<K: Family>(
+        &mut self,
+        new: &NewConn<K>,
+        now: Tick,
+    ) -> Result<ConnId, DropReason> {
         if self.limits.is_on() {
             return self.insert_limited(new, now);
         }
@@ -389,17 +399,21 @@ fn wanted_service<'a, K: Key>(
             snapshot.addressed(&asked).ok_or(Refusal::NoConnection)?
         }
     };
-    let opens = match flow.key.proto() {
-        Proto::Tcp => {
-            tcp::opens(flow.says, snapshot.rules.sloppy_tcp) || may_prove(service, flow.says)
-        }
-        Proto::Udp => true,
-        Proto::Sctp => sctp::opens(sctp::Event::of_says(flow.says), snapshot.rules.sloppy_sctp),
-    };
-    if opens {
+    let proves = || flow.key.proto() == Proto::Tcp && may_prove(service, flow.says);
+    if may_open(snapshot, flow) || proves() {
         Ok(service)
     } else {
         Err(Refusal::NoConnection)
+    }
+}
+
+/// Whether a packet is one that a conversation begins with.
+pub(super) fn may_open<K: Key>(snapshot: &Snapshot, flow: &Flow<K>) -> bool {
+    let rules = &snapshot.rules;
+    match flow.key.proto() {
+        Proto::Tcp => tcp::opens(flow.says, rules.sloppy_tcp),
+        Proto::Udp | Proto::Icmp => true,
+        Proto::Sctp => sctp::opens(sctp::Event::of_says(flow.says), rules.sloppy_sctp),
     }
 }
 

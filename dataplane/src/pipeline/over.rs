@@ -9,7 +9,6 @@ use super::open::conn_gone;
 use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, Standing};
 use crate::conn::{Conn, ConnId, Hit};
-use crate::forward::ForwardMode;
 use crate::io::PortQueue;
 use crate::packet::tcp::flags::SYN;
 use crate::packet::{Flow, Key};
@@ -44,7 +43,7 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Makes way for the packet that finds its connection over.
     ///
-    /// In FULL-NAT the server may be in TIME_WAIT with the local port that the connection had:
+    /// In FULL-NAT and SNAT the server may be in TIME_WAIT with the local port that the connection had:
     /// it is kept until its time is up as if no new SYN had come, or the next client to get it
     /// would wait a second (see [`crate::lip`]).
     pub(super) fn give_up<K: Family>(&mut self, id: ConnId) {
@@ -55,7 +54,7 @@ impl<Q: PortQueue> Worker<Q> {
             false => &self.counters.conns_expired,
         };
         counter.add(1);
-        if over && conn.proto() == Proto::Tcp && conn.mode() == ForwardMode::fullnat {
+        if over && conn.proto() == Proto::Tcp && conn.mode().shares_addresses() {
             conn_gone(&self.counters, conn);
             self.limits.gone(&self.snapshot, conn);
             self.proxies.gone(conn, &self.snapshot);

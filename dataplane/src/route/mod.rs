@@ -5,8 +5,11 @@
 //! when the epoch differs it looks up again, once.
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use crate::types::{Mac, PortId};
 
@@ -55,6 +58,9 @@ pub enum RouteTarget {
         /// the route's preferred source, else an address of the interface.
         source: Option<IpAddr>,
     },
+    /// The director's own address: what is for it is the kernel's. It is no route, and says
+    /// nothing of the way there.
+    Own,
     /// Not through Weir: a blackhole or unreachable route, or one through an interface that is
     /// no twin. It hides shorter prefixes.
     Reject,
@@ -96,6 +102,8 @@ pub struct Fib {
     pub epoch: u16,
     v4: Levels,
     v6: Levels,
+    /// The director's own addresses.
+    own: HashSet<IpAddr, RandomState>,
 }
 
 /// One family's routes: per prefix length that occurs, longest first, the networks, sorted.
@@ -152,13 +160,22 @@ impl Fib {
     pub fn new(epoch: u16, routes: &[Route]) -> Fib {
         let family = |v6: bool| -> Vec<_> {
             let of_it = routes.iter().filter(|r| r.prefix.is_ipv6() == v6);
+            let of_it = of_it.filter(|r| r.target != RouteTarget::Own);
             of_it.map(|r| (bits(r.prefix), r.len, r.target)).collect()
         };
+        let own = routes.iter().filter(|r| r.target == RouteTarget::Own);
         Fib {
             epoch,
             v4: Levels::new(32, &family(false)),
             v6: Levels::new(128, &family(true)),
+            own: own.map(|r| r.prefix).collect(),
         }
+    }
+
+    /// Whether an address is the director's own.
+    #[must_use]
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.own.contains(&address)
     }
 
     /// The way towards `dst`: at most one binary search for each prefix length, done when a
@@ -176,7 +193,7 @@ impl Fib {
                 let hop = Hop { port, addr };
                 Some(Way { hop, source })
             }
-            RouteTarget::Reject => None,
+            RouteTarget::Own | RouteTarget::Reject => None,
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct Pattern {
     pub ports: Vec<PortRange>,
     /// Its protocol.
     pub proto: Option<Proto>,
-    /// The port (network card) that it arrived on.
+    /// The port (network card) that it arrived on; in a rule of SNAT, that it leaves by.
     pub arrival: Option<PortId>,
 }
 
@@ -56,7 +56,7 @@ impl Pattern {
 /// Where a row is: its number. Row 0 has no bit.
 type RowId = u32;
 const NOBODY: RowId = 0;
-const PROTOS: [Proto; 3] = [Proto::Tcp, Proto::Udp, Proto::Sctp];
+const PROTOS: [Proto; 4] = [Proto::Tcp, Proto::Udp, Proto::Sctp, Proto::Icmp];
 
 /// Words of a group: a cache line.
 const GROUP: usize = 8;

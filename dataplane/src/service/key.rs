@@ -1,4 +1,4 @@
-//! What a service is known by: an address and port, a range of either, or a mark.
+//! What a service is known by: an address and port, a range of either, a mark, or a rule of SNAT.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::types::{PortId, Proto};
 /// What marking rules put on a packet, as netfilter's fwmark: never 0.
 pub type Mark = NonZeroU32;
 
-/// What clients address, or what marks their packets. No two services share one.
+/// What clients address, what marks their packets, or which rule of SNAT. No two services share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ServiceKey {
     /// One virtual address.
@@ -38,6 +38,55 @@ pub enum ServiceKey {
         /// IPv6, or IPv4.
         v6: bool,
     },
+    /// Packets of one family that real servers open themselves, and that this rule of SNAT is for.
+    Snat {
+        /// The rule.
+        rule: RuleName,
+        /// IPv6, or IPv4.
+        v6: bool,
+    },
+}
+
+/// The name of a rule, held in place so that keys stay `Copy`: up to [`RuleName::MAX`] bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleName([u8; RuleName::MAX]);
+
+impl RuleName {
+    /// Bytes of the longest name.
+    pub const MAX: usize = 64;
+
+    /// `None` when the name is too long, or ends in a zero byte.
+    #[must_use]
+    pub fn new(name: &str) -> Option<RuleName> {
+        let mut bytes = [0; RuleName::MAX];
+        let fits = !name.ends_with('\0');
+        let place = bytes.get_mut(..name.len()).filter(|_| fits)?;
+        place.copy_from_slice(name.as_bytes());
+        Some(RuleName(bytes))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let len = self
+            .0
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |at| at + 1);
+        std::str::from_utf8(&self.0[..len]).unwrap_or_default() // it was a string's
+    }
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
 }
 
 impl ServiceKey {
@@ -46,17 +95,17 @@ impl ServiceKey {
     pub fn proto(&self) -> Option<Proto> {
         match *self {
             ServiceKey::Address { proto, .. } | ServiceKey::Range { proto, .. } => Some(proto),
-            ServiceKey::Mark { .. } => None,
+            ServiceKey::Mark { .. } | ServiceKey::Snat { .. } => None,
         }
     }
 
-    /// Its virtual addresses; `None` where marking rules say them.
+    /// Its virtual addresses; `None` where rules say them.
     #[must_use]
     pub fn vips(&self) -> Option<AddressRange> {
         match *self {
             ServiceKey::Address { vip, .. } => Some(AddressRange::one(vip)),
             ServiceKey::Range { vips, .. } => Some(vips),
-            ServiceKey::Mark { .. } => None,
+            ServiceKey::Mark { .. } | ServiceKey::Snat { .. } => None,
         }
     }
 
@@ -66,7 +115,7 @@ impl ServiceKey {
         match *self {
             ServiceKey::Address { port, .. } => Some(port).filter(|port| *port != 0),
             ServiceKey::Range { ports, .. } => Some(ports.first).filter(|_| ports.len() == 1),
-            ServiceKey::Mark { .. } => None,
+            ServiceKey::Mark { .. } | ServiceKey::Snat { .. } => None,
         }
     }
 
@@ -76,11 +125,12 @@ impl ServiceKey {
         match *self {
             ServiceKey::Address { vip, .. } => vip.is_ipv6(),
             ServiceKey::Range { vips, .. } => vips.is_ipv6(),
-            ServiceKey::Mark { v6, .. } => v6,
+            ServiceKey::Mark { v6, .. } | ServiceKey::Snat { v6, .. } => v6,
         }
     }
 
-    /// Address and port as the configuration writes them: `10.0.0.0/28:80`; `None` for a mark.
+    /// Address and port as the configuration writes them: `10.0.0.0/28:80`; `None` for a mark and
+    /// for SNAT.
     #[must_use]
     pub fn address(&self) -> Option<String> {
         match *self {
@@ -89,7 +139,7 @@ impl ServiceKey {
                 Some(format!("[{vips}]:{ports}"))
             }
             ServiceKey::Range { vips, ports, .. } => Some(format!("{vips}:{ports}")),
-            ServiceKey::Mark { .. } => None,
+            ServiceKey::Mark { .. } | ServiceKey::Snat { .. } => None,
         }
     }
 }
@@ -100,6 +150,8 @@ impl fmt::Display for ServiceKey {
             (_, Some(address), Some(proto)) => write!(f, "{address}/{proto}"),
             (ServiceKey::Mark { mark, v6: true }, ..) => write!(f, "fwmark {mark}, ipv6"),
             (ServiceKey::Mark { mark, .. }, ..) => write!(f, "fwmark {mark}"),
+            (ServiceKey::Snat { rule, v6: true }, ..) => write!(f, "snat {rule}, ipv6"),
+            (ServiceKey::Snat { rule, .. }, ..) => write!(f, "snat {rule}"),
             _ => Ok(()),
         }
     }
@@ -114,7 +166,7 @@ pub struct Asked {
     pub source: IpAddr,
     /// Where it wants to go.
     pub destination: SocketAddr,
-    /// The port (network card) that it arrived on.
+    /// The port (network card) that it arrived on; for SNAT, that it leaves by.
     pub port: PortId,
 }
 

@@ -26,15 +26,17 @@ mod persistence;
 mod policy;
 mod quic;
 mod ranges;
+mod snat;
 #[cfg(test)]
 mod tests;
 
 pub use classifier::{Classifier, Pattern};
-pub use key::{AddressRange, Asked, Mark, PortRange, ServiceKey};
+pub use key::{AddressRange, Asked, Mark, PortRange, RuleName, ServiceKey};
 pub use marks::{MarkRule, Marks};
 pub use persistence::{Engine, Persistence};
 pub use policy::{Excess, Limits, Policy, Rates, ServerPolicy, Thresholds};
 pub use quic::{Quic, QuicLb, QuicServerId};
+pub use snat::{SnatPool, SnatRule, SnatRules};
 
 use ranges::Ranges;
 
@@ -78,16 +80,6 @@ pub struct LocalAddresses {
 }
 
 impl LocalAddresses {
-    /// How many there are towards this server.
-    #[inline]
-    #[must_use]
-    pub fn count_towards(&self, server: SocketAddr) -> usize {
-        match server {
-            SocketAddr::V4(_) => self.v4.len(),
-            SocketAddr::V6(_) => self.v6.len(),
-        }
-    }
-
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let v4 = self.v4.iter().copied().map(IpAddr::V4);
@@ -195,6 +187,10 @@ pub struct Snapshot {
     /// Services of marked packets, by mark and whether they are IPv6's.
     by_mark: HashMap<(Mark, bool), ServiceId, RandomState>,
     marks: Arc<Marks>,
+    snat: Arc<SnatRules>,
+    snat_pools: snat::Pools,
+    /// There are connections of SNAT, perhaps: a rule stands, or a pool's address is left.
+    has_snat: bool,
     ranges: Option<Arc<Ranges>>,
     /// Servers by what QUIC connection IDs name them, of services that ask.
     by_quic: HashMap<(ServiceId, QuicServerId), ServerId, RandomState>,
@@ -261,6 +257,27 @@ impl Snapshot {
     #[must_use]
     pub fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    /// The rules of SNAT.
+    #[must_use]
+    pub fn snat(&self) -> &SnatRules {
+        &self.snat
+    }
+
+    /// Whether connections of SNAT may stand.
+    #[inline]
+    #[must_use]
+    pub fn has_snat(&self) -> bool {
+        self.has_snat
+    }
+
+    /// The pool that a packet which leaves the director gets an address of, if a rule says so.
+    #[must_use]
+    pub fn snat_pool(&self, asked: &Asked) -> Option<&Service> {
+        let rule = self.snat.first(asked)?;
+        let pools = self.snat_pools.get(rule)?;
+        self.service(pools[usize::from(asked.source.is_ipv6())]?)
     }
 
     /// Whether packets from `source` may be answers of a marked service's servers: a marking
@@ -339,6 +356,7 @@ pub struct SnapshotBuilder {
     cookies: Cookies,
     services: Vec<Option<Arc<Service>>>,
     marks: Arc<Marks>,
+    snat: Arc<SnatRules>,
     old_ranges: Option<Arc<Ranges>>,
     kept: Vec<AddressRange>,
     servers: Vec<Chunk>,
@@ -364,6 +382,13 @@ impl SnapshotBuilder {
     #[must_use]
     pub fn marks(mut self, marks: Arc<Marks>) -> Self {
         self.marks = marks;
+        self
+    }
+
+    /// Sets the rules of SNAT. Their pools are services.
+    #[must_use]
+    pub fn snat(mut self, snat: Arc<SnatRules>) -> Self {
+        self.snat = snat;
         self
     }
 
@@ -416,7 +441,7 @@ impl SnapshotBuilder {
         match *removed {
             ServiceKey::Address { vip, .. } => self.vip(vip),
             ServiceKey::Range { vips, .. } => self.kept.push(vips),
-            ServiceKey::Mark { .. } => {}
+            ServiceKey::Mark { .. } | ServiceKey::Snat { .. } => {}
         }
     }
 
@@ -444,7 +469,12 @@ impl SnapshotBuilder {
     #[must_use]
     pub fn build(mut self, generation: u64) -> Snapshot {
         let servers = self.servers.iter().flat_map(|chunk| chunk.iter().flatten());
-        for end in servers.filter(|server| server.tunnelled().is_some()) {
+        let mut has_snat = !self.snat.is_empty();
+        for end in servers {
+            has_snat |= end.forward == ForwardMode::snat;
+            if end.tunnelled().is_none() {
+                continue;
+            }
             let used = self.addresses.entry(bits(end.address.ip())).or_default();
             used.tunnel_end = true;
         }
@@ -457,9 +487,13 @@ impl SnapshotBuilder {
                 ServiceKey::Mark { mark, v6 } => {
                     by_mark.insert((mark, v6), service.id);
                 }
-                ServiceKey::Range { .. } => {}
+                ServiceKey::Range { .. } | ServiceKey::Snat { .. } => {}
             }
         }
+        let pools = self.services.iter().flatten();
+        let pools = pools.filter(|s| matches!(s.key, ServiceKey::Snat { .. }));
+        let pools: HashMap<_, _> = pools.map(|s| (s.key, s.id)).collect();
+        let snat_pools = snat::pools(&self.snat, |key| pools.get(key).copied());
         let mut by_quic = HashMap::default();
         let of_quic = self.services.iter().flatten();
         for service in of_quic.filter(|s| s.policy.quic.is_some()) {
@@ -491,6 +525,9 @@ impl SnapshotBuilder {
             by_key,
             by_mark,
             marks: self.marks,
+            snat: self.snat,
+            snat_pools,
+            has_snat,
             ranges,
             by_quic,
             servers: self.servers,

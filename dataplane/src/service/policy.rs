@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::persistence::Persistence;
 use super::quic::{Quic, QuicServerId};
+use super::snat::SnatPool;
 use crate::defense::access::Access;
 use crate::defense::syn_proxy::SynProxy;
 
@@ -27,6 +28,8 @@ pub struct Policy {
     pub access: Option<Arc<Access>>,
     /// How much it, and each of its clients, may have.
     pub limits: Limits,
+    /// Of a pool of SNAT, what it gives.
+    pub snat: SnatPool,
 }
 
 /// How much a service and each of its clients may have. What is more than that is refused, and

@@ -24,6 +24,8 @@ pub struct UselessKey {
 #[derive(Debug)]
 pub(super) struct Classes {
     ports: Box<[u16]>,
+    /// The same, each class ascending: for those that may take some only.
+    ascending: Box<[u16]>,
     starts: [u32; BUCKETS + 1],
 }
 
@@ -40,8 +42,13 @@ impl Classes {
         for c in 0..BUCKETS {
             starts[c + 1] += starts[c];
         }
-        let ports = ports.into_boxed_slice();
-        Classes { ports, starts }
+        let mut ascending = ports.clone();
+        ascending.sort_by_key(|p| (class(p), *p));
+        Classes {
+            ports: ports.into(),
+            ascending: ascending.into(),
+            starts,
+        }
     }
 
     /// Whether every class has a port.
@@ -55,5 +62,13 @@ impl Classes {
     #[inline]
     pub(super) fn ports(&self, class: usize) -> &[u16] {
         &self.ports[self.starts[class] as usize..self.starts[class + 1] as usize]
+    }
+
+    /// Those from `first` to `last`.
+    pub(super) fn within(&self, class: usize, first: u16, last: u16) -> &[u16] {
+        let all = &self.ascending[self.starts[class] as usize..self.starts[class + 1] as usize];
+        let from = all.partition_point(|port| *port < first);
+        let to = all.partition_point(|port| *port <= last);
+        all.get(from..to).unwrap_or_default()
     }
 }

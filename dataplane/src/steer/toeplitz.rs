@@ -77,6 +77,12 @@ impl Toeplitz {
         self.classes[usize::from(ipv6)].ports(class)
     }
 
+    /// Those of [`Toeplitz::ports_of`] from `first` to `last`, perhaps none.
+    #[must_use]
+    pub fn ports_within(&self, class: usize, ipv6: bool, first: u16, last: u16) -> &[u16] {
+        self.classes[usize::from(ipv6)].within(class, first, last)
+    }
+
     /// The key, for the ports' RSS.
     #[must_use]
     pub fn key(&self) -> &[u8; KEY_LEN] {

@@ -6,6 +6,8 @@
 // Each test binary uses its own part, and nothing outside sees it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod snat;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
@@ -513,6 +515,7 @@ pub fn answer(frame: &[u8], flags: u8) -> Packet {
         Proto::Tcp => Packet::tcp(dst, src, flags),
         Proto::Udp => Packet::udp(dst, src),
         Proto::Sctp => Packet::sctp(dst, src, &[(0, b"data")]),
+        Proto::Icmp => unreachable!("an echo is no flow at the door"),
     };
     packet.macs(eth::dst(frame), eth::src(frame))
 }

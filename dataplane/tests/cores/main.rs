@@ -6,6 +6,7 @@
 mod common;
 mod fair;
 mod limits;
+mod snat;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;

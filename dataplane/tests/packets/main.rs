@@ -15,6 +15,7 @@ mod one_packet;
 mod persistence;
 mod quic;
 mod sctp;
+mod snat;
 mod syn_proxy;
 mod table;
 #[path = "../common/tshark.rs"]

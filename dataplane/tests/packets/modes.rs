@@ -131,6 +131,7 @@ pub(crate) fn packet(proto: Proto, from: &str, to: &str, flags: u8) -> Packet {
         Proto::Tcp => Packet::tcp(at(from), at(to), flags),
         Proto::Udp => Packet::udp(at(from), at(to)),
         Proto::Sctp => Packet::sctp(at(from), at(to), &[]),
+        Proto::Icmp => unreachable!("no service has it"),
     };
     let packet = packet.macs(ROUTER_MAC, WAN_MAC);
     match (proto, flags) {

@@ -263,6 +263,7 @@ impl Exchange<'_> {
                 Proto::Tcp => Packet::tcp(at(self.server), local, SYN | ACK),
                 Proto::Udp => Packet::udp(at(self.server), local),
                 Proto::Sctp => Packet::sctp(at(self.server), local, &[(2, &[1; 16])]),
+                Proto::Icmp => unreachable!("no service has it"),
             };
             let reply = reply.macs(server_mac(11), LAN_MAC);
             let reply = match proto {

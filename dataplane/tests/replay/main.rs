@@ -30,6 +30,7 @@ fn asked(kind: &scene::Kind, at: usize) -> Packet {
         Proto::Tcp => Packet::tcp(from, to, SYN),
         Proto::Udp => Packet::udp(from, to),
         Proto::Sctp => Packet::sctp(from, to, &[(1, &[1; 16])]),
+        Proto::Icmp => unreachable!("no service has it"),
     };
     packet.macs(SENDER, MACS[0])
 }

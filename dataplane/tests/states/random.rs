@@ -65,6 +65,7 @@ fn assert_exact(lab: &mut Lab) {
             Proto::Tcp => c.state < State::Udp,
             Proto::Udp => matches!(c.state, State::Udp | State::None),
             Proto::Sctp => c.state > State::Udp || c.state == State::None,
+            Proto::Icmp => unreachable!("no service has it"),
         };
         assert!(its_own, "{c:?}");
     }

@@ -92,6 +92,8 @@ states! {
     SctpRejected = 23, "REJECTED";
     /// SCTP: closed or aborted.
     SctpClosed = 24, "CLOSED";
+    /// ICMP: a flow of echo requests and replies.
+    Icmp = 25, "ICMP";
 }
 
 impl State {

@@ -55,7 +55,7 @@ fn precedence_is_rst_syn_fin_ack() {
 fn tables_stay_within_their_protocol() {
     let ways = [Way::Input, Way::Output, Way::InputOnly];
     let tcp_states = &State::ALL[..=State::SynAck as usize];
-    let sctp_states = &State::ALL[State::SctpInit1 as usize..];
+    let sctp_states = &State::ALL[State::SctpInit1 as usize..=State::SctpClosed as usize];
     for way in ways {
         for &state in tcp_states {
             for flags in 0..=u8::MAX {

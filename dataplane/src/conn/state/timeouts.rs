@@ -29,7 +29,8 @@ fn ipvs_seconds(state: State) -> u32 {
         State::SynRecv | State::CloseWait => 60,
         State::SynSent | State::FinWait | State::TimeWait | State::Listen | State::SynAck => 120,
         State::Close => 10,
-        State::LastAck => 30,
+        // What Linux's connection tracking gives a ping.
+        State::LastAck | State::Icmp => 30,
         State::Udp => 300,
         State::SctpInit1 | State::SctpRejected => 4,
         State::SctpInit

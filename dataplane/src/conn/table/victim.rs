@@ -86,7 +86,7 @@ impl Class {
     pub fn of(state: State) -> Class {
         match state {
             s if s.is_half_open() => Class::HalfOpen,
-            State::Udp => Class::Udp,
+            State::Udp | State::Icmp => Class::Udp,
             State::Established | State::SctpEstablished => Class::Established,
             _ => Class::Closing,
         }

@@ -88,7 +88,9 @@ impl ClientAddress {
         match mode {
             ForwardMode::fullnat => true,
             ForwardMode::nat => self == ClientAddress::none || self.is_stream_data(),
-            ForwardMode::dr | ForwardMode::tun | ForwardMode::local => self == ClientAddress::none,
+            ForwardMode::dr | ForwardMode::tun | ForwardMode::local | ForwardMode::snat => {
+                self == ClientAddress::none
+            }
         }
     }
 

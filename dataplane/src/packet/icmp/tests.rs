@@ -281,8 +281,23 @@ fn what_quotes_no_flow_is_told_apart() {
     put16(&mut later, 6, 185);
     assert_eq!(quote(&from((3, 1, 0), &later)).ports, None, "fragment");
     assert_eq!(quote(&from((3, 1, 0), &sent[..27])).ports, None, "7 bytes");
-    let ping = packet(ip("10.1.0.100"), ip("10.1.0.11"), 1, &[8; 8]);
-    assert_eq!(quote(&from((3, 1, 0), &ping)).ports, None, "ping");
+    let mask = packet(ip("10.1.0.100"), ip("10.1.0.11"), 1, &[17; 8]);
+    assert_eq!(quote(&from((3, 1, 0), &mask)).ports, None, "no echo");
+    // An echo's identifier is the asker's port.
+    let ping = packet(
+        ip("10.1.0.100"),
+        ip("10.1.0.11"),
+        1,
+        &[8, 0, 0, 0, 7, 9, 0, 1],
+    );
+    assert_eq!(quote(&from((3, 1, 0), &ping)).ports, Some(0x0709 << 16));
+    let pong = packet(
+        ip("10.1.0.100"),
+        ip("10.1.0.11"),
+        1,
+        &[0, 0, 0, 0, 7, 9, 0, 1],
+    );
+    assert_eq!(quote(&from((3, 1, 0), &pong)).ports, Some(0x0709));
 }
 
 #[test]

@@ -11,7 +11,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::map::{self, LONGER, MIN_MTU_V6};
-use super::{Quote, WORD_AT, head, mtu, set_checksum, tos_ttl, v6};
+use super::{CHECKSUM_AT, Quote, WORD_AT, head, mtu, set_checksum, tos_ttl, v6};
 use crate::counters::DropReason;
 use crate::io::Frame;
 use crate::packet::checksum::Diff;
@@ -92,7 +92,10 @@ fn quoted_segment(frame: &mut [u8], quote: &Quote, new: &Translation) {
         }
         return;
     }
-    put32(segment, 0, ports);
+    match quote.protocol {
+        ipv4::ICMP | ipv6::ICMP => put16(segment, WORD_AT, (ports >> 16 | ports) as u16),
+        _ => put32(segment, 0, ports),
+    }
     let mut pairs = [(old_ports, ports); 9];
     let addrs = [
         (quote.src, new.quoted_src.ip()),
@@ -103,9 +106,13 @@ fn quoted_segment(frame: &mut [u8], quote: &Quote, new: &Translation) {
             *pair = (words(old)[i], words(new)[i]);
         }
     }
-    let diff = Diff::of(&pairs);
+    let diff = match quote.protocol {
+        ipv4::ICMP => Diff::of(&pairs[..1]), // knows no addresses
+        _ => Diff::of(&pairs),
+    };
     let at = match quote.protocol {
         ipv4::TCP => tcp::CHECKSUM_AT,
+        ipv4::ICMP | ipv6::ICMP => CHECKSUM_AT,
         _ => udp::CHECKSUM_AT,
     };
     if segment.len() < at + 2 {
