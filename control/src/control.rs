@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use weir_dataplane::defense::blacklist::Blacklist;
+use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::route::{Fib, Hop, Route};
 
 use crate::api::Request;
@@ -328,7 +329,10 @@ impl Control {
             Step::Spread(snapshot) => {
                 tracing::debug!(generation = snapshot.generation, "publishing services");
                 self.generation = snapshot.generation;
-                self.servers = snapshot.servers().map(|s| s.address.ip()).collect();
+                // A pool's addresses are the director's own, with no hop to them.
+                let servers = snapshot.servers();
+                let servers = servers.filter(|s| s.forward != ForwardMode::snat);
+                self.servers = servers.map(|s| s.address.ip()).collect();
                 for link in &mut self.links {
                     link.post_snapshot(Arc::clone(&snapshot));
                 }

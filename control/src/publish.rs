@@ -10,7 +10,7 @@ use std::sync::Arc;
 use weir_dataplane::ServerId;
 use weir_dataplane::conn::state::{Rules, Timeouts};
 use weir_dataplane::defense::cookie::Cookies;
-use weir_dataplane::service::{Marks, Server, ServiceKey, Snapshot, SnapshotBuilder};
+use weir_dataplane::service::{Marks, Server, ServiceKey, Snapshot, SnapshotBuilder, SnatRules};
 
 use crate::model::ServiceEntry;
 
@@ -61,7 +61,7 @@ impl Publisher {
         &mut self,
         timeouts: Timeouts,
         rules: Rules,
-        marks: &Arc<Marks>,
+        (marks, snat): (&Arc<Marks>, &Arc<SnatRules>),
         services: &mut BTreeMap<ServiceKey, ServiceEntry>,
     ) -> Arc<Snapshot> {
         if let Some(current) = &self.current {
@@ -72,7 +72,7 @@ impl Publisher {
             secret: rules.cookie_secret,
             tick_zero_s: self.tick_zero_s,
         });
-        let mut builder = builder.marks(marks.clone());
+        let mut builder = builder.marks(marks.clone()).snat(snat.clone());
         if let Some(last) = &self.last {
             builder.servers_of(last);
         }

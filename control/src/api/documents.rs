@@ -109,7 +109,8 @@ pub(crate) struct Services {
 pub(crate) struct Service {
     /// The operator's name for it.
     pub(crate) name: String,
-    /// `tcp`, `udp` or `sctp`; absent where it takes what is marked.
+    /// `tcp`, `udp` or `sctp`; of a rule of SNAT perhaps `icmp`. Absent where it takes what is
+    /// marked, or all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) protocol: Option<String>,
     /// VIP and port, `10.0.0.10:80`, or ranges of them, `10.0.0.16/28:8000-8999`; port 0 is every
@@ -119,6 +120,9 @@ pub(crate) struct Service {
     /// The mark of the packets that it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) fwmark: Option<u32>,
+    /// Of a pool of SNAT, what leaves with its addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) snat: Option<Snat>,
     /// Its clients': `ipv4` or `ipv6`.
     #[serde(default)]
     pub(crate) family: String,
@@ -130,7 +134,7 @@ pub(crate) struct Service {
     /// The scheduler's flags, by ipvsadm's names and in its order.
     pub(crate) scheduler_flags: Vec<String>,
     /// How packets reach real servers that say nothing of their own: `fullnat`, `nat`, `dr`,
-    /// `tun` or `local`.
+    /// `tun` or `local`; `snat` of a pool of SNAT, whose real servers are its addresses.
     pub(crate) forward: String,
     /// Its SYN proxy; absent where it is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,6 +146,21 @@ pub(crate) struct Service {
     pub(crate) limits: Vec<Limit>,
     /// Real servers in configuration order; those that leave last.
     pub(crate) servers: Vec<Server>,
+}
+
+/// Which packets a rule of SNAT is for; what is empty asks nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Snat {
+    /// Networks that they come from.
+    pub(crate) source: Vec<String>,
+    /// Networks that they go to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) destination: Vec<String>,
+    /// Ports there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ports: Vec<String>,
+    /// Ports of the pool's addresses that they leave with.
+    pub(crate) to_ports: String,
 }
 
 /// Whether clients of a service must prove where they are before a connection is opened.

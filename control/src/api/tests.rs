@@ -176,7 +176,7 @@ fn refusals_are_one_sentence() {
             "state: \"open\" is no connection state; use one of NONE, ESTABLISHED, SYN_SENT, \
              SYN_RECV, FIN_WAIT, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, SYNACK, UDP, \
              INIT1, INIT, C-SENT, C-REPLIED, C-WAIT, COOKIE, C-ECHOED, S-SENT, S-RECEIVED, \
-             S-ACK-SENT, REJECTED, CLOSED",
+             S-ACK-SENT, REJECTED, CLOSED, ICMP",
         ),
     ] {
         let target = format!("/v1/connections?{query}");

@@ -36,7 +36,8 @@ use crate::explain::{MAX_BYTES, Picture, Wishes, capture, explain, opening};
     weir explain --pcap in.pcap --out out.pcap\n\n\
     A packet that is dropped is explained as well as another: the exit code is 0.")]
 pub(super) struct Options {
-    /// tcp (a SYN), udp (an empty datagram) or sctp (an INIT)
+    /// tcp (a SYN), udp (an empty datagram), sctp (an INIT) or icmp (an echo request: the client's
+    /// port is its identifier)
     #[arg(
         value_name = "PROTO",
         value_parser = protocol,
@@ -76,11 +77,11 @@ pub(super) struct Options {
 }
 
 fn protocol(text: &str) -> Result<Proto, String> {
-    let all = [Proto::Tcp, Proto::Udp, Proto::Sctp];
+    let all = [Proto::Tcp, Proto::Udp, Proto::Sctp, Proto::Icmp];
     let known = all
         .into_iter()
         .find(|p| p.name().eq_ignore_ascii_case(text));
-    known.ok_or_else(|| "use tcp, udp or sctp".to_owned())
+    known.ok_or_else(|| "use tcp, udp, sctp or icmp".to_owned())
 }
 
 pub(super) fn run(options: &Options, socket: &Path) -> anyhow::Result<String> {

@@ -7,12 +7,12 @@ use super::Output;
 use super::number::{bytes, grouped};
 use super::table::{Align, Table};
 use crate::api::client;
-use crate::api::documents::{Service, Services, Traffic};
+use crate::api::documents::{Service, Services, Snat, Traffic};
 
 /// Lists virtual services and their real servers
 ///
 /// A service's line sums up its servers'. FORWARD is named as in ipvsadm: Masq is NAT, Route is
-/// DR, Tunnel is TUN with what `ipvsadm --tun-info` shows of it. STATE: `active` servers take new connections, `drained`
+/// DR, Snat a rule of [[snat]] with its pool's addresses (IN is what real servers send then), Tunnel is TUN with what `ipvsadm --tun-info` shows of it. STATE: `active` servers take new connections, `drained`
 /// ones (weight 0) keep what they have, `leaving` ones were removed and go with their last
 /// connection, `full` ones have as many connections as their threshold allows; a service shows
 /// `syn-proxy` while its clients must prove themselves by SYN cookies. ACTIVE and INACT are the
@@ -142,12 +142,30 @@ fn address(service: &Service) -> String {
         Some(every_port) => format!("{every_port}:*"),
         None => written.to_owned(),
     };
+    if let Some(snat) = &service.snat {
+        return snat_rule(service, snat);
+    }
     match (&service.protocol, service.fwmark) {
         (_, Some(mark)) if service.family == "ipv6" => format!("fwm {mark} ipv6"),
         (_, Some(mark)) => format!("fwm {mark}"),
         (Some(protocol), None) => format!("{protocol} {address}"),
         (None, None) => address,
     }
+}
+
+/// What a rule of SNAT is for: `tcp 10.1.0.0/24 -> 192.0.2.0/24 80,443`.
+fn snat_rule(service: &Service, snat: &Snat) -> String {
+    let protocol = service.protocol.iter().cloned();
+    let mut words: Vec<String> = protocol.chain([snat.source.join(",")]).collect();
+    if !snat.destination.is_empty() || !snat.ports.is_empty() {
+        words.push("->".to_owned());
+    }
+    let rest = [&snat.destination, &snat.ports].into_iter();
+    words.extend(
+        rest.filter(|list| !list.is_empty())
+            .map(|list| list.join(",")),
+    );
+    words.join(" ")
 }
 
 /// What there is to say of the service itself: that its clients have to prove themselves.
@@ -181,7 +199,10 @@ fn service_rows(service: &Service, table: &mut Table<11>) {
         let [active, inactive, conns, received, sent] = traffic(&server.traffic);
         table.row([
             String::new(),
-            format!("  -> {}", server.address),
+            match &service.snat {
+                Some(snat) => format!("  -> {} {}", server.address.ip(), snat.to_ports),
+                None => format!("  -> {}", server.address),
+            },
             String::new(),
             method(&server.forward, server.tunnel.as_deref()),
             server.weight.to_string(),
@@ -203,6 +224,7 @@ fn method(forward: &str, tunnel: Option<&str>) -> String {
         "dr" => "Route",
         "tun" => "Tunnel",
         "local" => "Local",
+        "snat" => "Snat",
         other => other, // of a newer daemon
     };
     match tunnel {

@@ -5,7 +5,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::api::documents::{
     Balance, Connection, Connections, Counter, Counters, Limit, Port, Reloaded, Server,
-    ServerState, Service, Services, Status, SynProxy, Traffic, TwinCounters, Worker,
+    ServerState, Service, Services, Snat, Status, SynProxy, Traffic, TwinCounters, Worker,
 };
 
 fn at(text: &str) -> SocketAddr {
@@ -42,7 +42,7 @@ fn wrong_usage_is_exit_code_2() {
         "weir conns --client nobody",
         "weir explain",
         "weir explain tcp 10.0.0.1:1",
-        "weir explain icmp 10.0.0.1:1 10.0.0.2:2",
+        "weir explain igmp 10.0.0.1:1 10.0.0.2:2",
         "weir explain tcp 10.0.0.1 10.0.0.2:2",
         "weir explain tcp 10.0.0.1:1 10.0.0.2:2 --pcap x",
         "weir explain tcp 10.0.0.1:1 10.0.0.2:2 --keep-macs",
@@ -224,6 +224,7 @@ fn services_with_their_servers() {
                 protocol: Some("tcp".into()),
                 address: Some("10.0.0.10:80".into()),
                 fwmark: None,
+                snat: None,
                 family: "ipv4".into(),
                 one_packet: false,
                 scheduler: "wrr".into(),
@@ -246,6 +247,7 @@ fn services_with_their_servers() {
                 protocol: Some("udp".into()),
                 address: Some("10.0.0.11:0".into()),
                 fwmark: None,
+                snat: None,
                 family: "ipv4".into(),
                 one_packet: false,
                 scheduler: "mh".into(),
@@ -276,6 +278,46 @@ everything  udp 10.0.0.11:*      mh (mh-fallback,mh-port)  FullNat              
     assert_eq!(services::human(&none), "no services\n");
 }
 
+/// A rule of SNAT says whose packets it takes, and its pool's addresses stand as servers.
+#[test]
+fn pools_of_snat_among_the_services() {
+    let services = Services {
+        generation: 2,
+        services: vec![Service {
+            name: "mail".into(),
+            protocol: Some("tcp".into()),
+            address: None,
+            fwmark: None,
+            snat: Some(Snat {
+                source: vec!["10.1.0.25".into(), "10.1.1.0/24".into()],
+                destination: vec![],
+                ports: vec!["25".into(), "465-587".into()],
+                to_ports: "1024-65535".into(),
+            }),
+            family: "ipv4".into(),
+            one_packet: false,
+            scheduler: "mh".into(),
+            scheduler_flags: vec![],
+            forward: "snat".into(),
+            syn_proxy: None,
+            local_addresses: vec![],
+            limits: vec![],
+            servers: vec![Server {
+                forward: "snat".into(),
+                ..server("10.0.0.50:0", 1, ServerState::Active, 2)
+            }],
+        }],
+    };
+    assert_eq!(
+        services::human(&services),
+        "\
+SERVICE  ADDRESS                                  SCHED  FORWARD  WEIGHT  STATE   ACTIVE  INACT  CONNS       IN      OUT
+mail     tcp 10.1.0.25,10.1.1.0/24 -> 25,465-587  mh     Snat                          2      3  1,002  2.0 KiB  1.0 MiB
+           -> 10.0.0.50 1024-65535                       Snat          1  active       2      3  1,002  2.0 KiB  1.0 MiB
+"
+    );
+}
+
 #[test]
 fn thresholds_and_limits_below_the_services() {
     let limit = |limit: &str, per_client, most, now, refused| Limit {
@@ -294,6 +336,7 @@ fn thresholds_and_limits_below_the_services() {
             protocol: Some("tcp".into()),
             address: Some("10.0.0.10:80".into()),
             fwmark: None,
+            snat: None,
             family: "ipv4".into(),
             scheduler: "wrr".into(),
             scheduler_flags: vec![],
@@ -447,6 +490,7 @@ fn json_is_the_document_and_ends_with_a_newline() {
             protocol: Some("tcp".into()),
             address: Some("10.0.0.10:80".into()),
             fwmark: None,
+            snat: None,
             family: "ipv4".into(),
             one_packet: false,
             scheduler: "wrr".into(),

@@ -21,6 +21,7 @@ use super::places::places;
 use super::reader::{At, Problems};
 use super::scalars::show_size;
 use super::services::{ServerDraft, ServiceDraft};
+use super::snat;
 use super::vips::Vips;
 use super::words::{grouped, listed};
 
@@ -49,6 +50,13 @@ pub(super) fn check(p: &mut Problems<'_>, draft: &Draft<'_>) {
     let names: Vec<&str> = port_names(draft);
     let names = Some(names.as_slice()).filter(|names| names.len() == draft.ports.len());
     marks::check(p, &draft.marks, names, |p, address| claims.twin(p, address));
+    let beside = snat::Beside {
+        ports: names,
+        services: &draft.services,
+    };
+    snat::check(p, &draft.snat, &beside, |p, address| {
+        claims.twin(p, address)
+    });
     places(p, draft);
 }
 

@@ -45,6 +45,12 @@ pub(super) const FORWARD: ForwardMode = ForwardMode::fullnat;
 pub(super) const MAX_LOCAL_ADDRESSES: usize = 1024;
 /// Networks of a service's access list, files included: 0.5 GB compiled, at worst.
 pub(super) const MAX_NETWORKS: usize = 16_000_000;
+/// Ports below are left to services.
+pub(super) const FIRST_SNAT_PORT: u16 = 1024;
+/// With fewer, a worker of many would have hardly any.
+pub(super) const LEAST_SNAT_PORTS: u32 = 256;
+/// A real server keeps its outside address, also when the pool changes.
+pub(super) const SNAT_SCHEDULER: SchedulerKind = SchedulerKind::mh;
 /// VXLAN's own (RFC 7348 section 8).
 pub(super) const VXLAN_PORT: u16 = 4789;
 /// 24 bits (RFC 7348 section 5).

@@ -14,6 +14,7 @@ use super::marks::{self, MarkDraft};
 use super::policy;
 use super::reader::At;
 use super::services::{ServerDraft, ServiceDraft};
+use super::snat::{self, SnatDraft};
 use super::types::{Addresses, Config, Log, Port, RealServer, Service, Vlan, Workers};
 
 /// A whole file as written.
@@ -23,6 +24,7 @@ pub(super) struct Draft<'t> {
     pub(super) ports: Vec<PortDraft<'t>>,
     pub(super) services: Vec<ServiceDraft<'t>>,
     pub(super) marks: Vec<MarkDraft<'t>>,
+    pub(super) snat: Vec<SnatDraft<'t>>,
     pub(super) timeouts: Timeouts,
     pub(super) rules: Rules,
     pub(super) addresses: Addresses,
@@ -34,7 +36,9 @@ impl Draft<'_> {
     pub(super) fn finish(self) -> Config {
         let workers = self.workers;
         let ports = finish_ports(&self.ports);
-        let services: Vec<_> = self.services.into_iter().map(finish_service).collect();
+        let (snat, pools) = snat::finish(&self.snat, &ports);
+        let services = self.services.into_iter().map(finish_service);
+        let services: Vec<_> = services.chain(pools).collect();
         let own = ports.iter().flat_map(|port| &port.addresses);
         let locals = services.iter().flat_map(|s: &Service| &s.local_addresses);
         let exempt = own.map(|cidr| cidr.address).chain(locals.copied());
@@ -50,6 +54,7 @@ impl Draft<'_> {
                 idle: workers.idle,
             },
             marks: marks::finish(&self.marks, &ports, exempt),
+            snat,
             ports,
             services,
             timeouts: self.timeouts,

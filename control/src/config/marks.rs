@@ -75,7 +75,7 @@ fn rule<'t>(p: &mut Problems<'_>, section: Section<'t>) -> MarkDraft<'t> {
     }
 }
 
-fn ports(value: &DeValue<'_>) -> Result<PortRange, String> {
+pub(super) fn ports(value: &DeValue<'_>) -> Result<PortRange, String> {
     match (value.as_integer(), value.as_str()) {
         (Some(number), _) => match u32::from_str_radix(number.as_str(), number.radix()) {
             Ok(port @ 1..=65535) => Ok(PortRange::one(port as u16)), // as said

@@ -25,6 +25,7 @@ mod report;
 mod restart;
 mod scalars;
 mod services;
+mod snat;
 mod states;
 mod surprises;
 #[cfg(test)]
@@ -55,6 +56,7 @@ const TABLES: &[Key] = &[
     Key::new("port", "[[port]]"),
     Key::new("service", "[[service]]"),
     Key::new("mark", "[[mark]]"),
+    Key::new("snat", "[[snat]]"),
     Key::new("access_list", "[[access_list]]"),
     Key::new("timeouts", "{ established = \"900s\" }"),
     Key::new("ipvs", "{ secure_tcp = 1 }"),
@@ -138,6 +140,7 @@ pub(crate) fn parse(name: &str, text: &str, machine: &Machine) -> Result<Config,
         ports: machine::ports(p, &top),
         services,
         marks,
+        snat: snat::rules(p, &top),
         timeouts: states::timeouts(p, &top),
         rules: states::rules(p, &top),
         addresses: machine::addresses(p, &top),

@@ -26,7 +26,7 @@ pub(super) fn places(p: &mut Problems<'_>, draft: &Draft<'_>) {
             if matches!(place, Place::NoNetwork | Place::TwoNetworks) {
                 by_port.push(address);
             }
-            networks.complaint(address, is_vip, named, place)
+            networks.complaint(address, is_vip, named, place, "service")
         };
         // Those of a larger range are routed here, and on no interface.
         let few = |vips: &AddressRange| vips.steps() < Config::MOST_PLACED;
@@ -60,6 +60,19 @@ pub(super) fn places(p: &mut Problems<'_>, draft: &Draft<'_>) {
                 p.line(first.at)
             );
             section.refuse(p, "port", &why);
+        }
+    }
+    for rule in &draft.snat {
+        let named = rule.port.is_some();
+        for range in &rule.to {
+            let mut addresses = range.value.addresses();
+            let why = addresses.find_map(|address| {
+                let place = networks.place(address);
+                networks.complaint(address, false, named, place, "rule")
+            });
+            if let Some(why) = why {
+                rule.section.problem(p, range.at, &format!("to: {why}"));
+            }
         }
     }
 }
@@ -127,14 +140,15 @@ impl<'d> Networks<'d> {
         }
     }
 
-    /// What is wrong with an address at this place, for a service that has, or has not, named
-    /// a port.
+    /// What is wrong with an address at this place, for a service, or `whose` it is, that has,
+    /// or has not, named a port.
     fn complaint(
         &self,
         address: IpAddr,
         is_vip: bool,
         named: bool,
         place: Place,
+        whose: &str,
     ) -> Option<String> {
         let first = self.ports.first().map_or("", |(name, _)| *name);
         match place {
@@ -142,7 +156,7 @@ impl<'d> Networks<'d> {
                 "{address} is the {what} of the network of {network}; use another"
             )),
             Place::TwoNetworks if !named => Some(format!(
-                "{address} is in networks of two ports; add port = {first:?} to the service"
+                "{address} is in networks of two ports; add port = {first:?} to the {whose}"
             )),
             // A VIP in no network goes on lo.
             Place::NoNetwork if !named && !is_vip && self.complete => {
@@ -150,7 +164,7 @@ impl<'d> Networks<'d> {
                 let networks = listed(networks.iter().map(String::as_str));
                 Some(format!(
                     "{address} is in no port's network ({networks}); use an address of one, or \
-                     add port = {first:?} to the service"
+                     add port = {first:?} to the {whose}"
                 ))
             }
             _ => None,

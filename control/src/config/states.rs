@@ -34,6 +34,7 @@ timeouts! {
     "listen", "120s" => Listen,
     "synack", "120s" => SynAck,
     "udp", "300s" => Udp,
+    "icmp", "30s" => Icmp,
     "sctp_init1", "4s" => SctpInit1,
     "sctp_init", "61s" => SctpInit,
     "sctp_cookie_sent", "61s" => SctpCookieSent,

@@ -11,7 +11,7 @@ use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
 use weir_dataplane::sched::{Options, SchedulerKind};
-use weir_dataplane::service::{AddressRange, Marks, Policy, ServerPolicy, ServiceKey};
+use weir_dataplane::service::{AddressRange, Marks, Policy, ServerPolicy, ServiceKey, SnatRules};
 
 use crate::prefix;
 
@@ -23,11 +23,14 @@ pub(crate) struct Config {
     /// `[[port]]`: where packets come and go, 1 to 16 of them: cards, then VLANs, each in the
     /// file's order. Fixed for a process's life.
     pub ports: Vec<Port>,
-    /// `[[service]]`: what is balanced, in the file's order.
+    /// `[[service]]`: what is balanced, in the file's order; then the pools of `snat`.
     pub services: Vec<Service>,
     /// `[[mark]]`: which packets get which mark, in the file's order; before them, that what is
     /// for the director itself gets none.
     pub marks: Arc<Marks>,
+    /// `[[snat]]`: which of the real servers' own packets leave with which addresses, in the
+    /// file's order. Their pools are among the services, behind the others.
+    pub snat: Arc<SnatRules>,
     /// `[timeouts]`: how long a connection stays in each state.
     pub timeouts: Timeouts,
     /// `[ipvs]`: when connections open and are given up, by LVS's sysctls.

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use weir_dataplane::replay::ScenePort;
+use weir_dataplane::route::RouteTarget;
+use weir_dataplane::service::ServiceKey;
 
 use super::{Control, counters};
 use crate::api::documents::Status;
@@ -99,8 +101,17 @@ impl Control {
             generation: self.generation,
             settled: self.rollout.is_settled() && !self.changed,
             config_file: self.config_file.display().to_string(),
-            services: self.config.services.len(),
-            routes: self.routes.len(),
+            services: {
+                let is_pool = |key: &ServiceKey| matches!(key, ServiceKey::Snat { .. });
+                let services = self.config.services.iter();
+                services.filter(|service| !is_pool(&service.key)).count()
+            },
+            routes: {
+                let routes = self.routes.iter();
+                routes
+                    .filter(|route| route.target != RouteTarget::Own)
+                    .count()
+            },
             neighbours: self.neighbours.len(),
             connections: workers.iter().map(|worker| worker.connections).sum(),
             max_connections: self.config.workers.max_connections.into(),

@@ -8,7 +8,7 @@ use weir_dataplane::ServerId;
 use weir_dataplane::counters::ServerCounters;
 use weir_dataplane::defense::limits;
 use weir_dataplane::defense::syn_proxy::Mode;
-use weir_dataplane::service::{ServiceKey, Thresholds};
+use weir_dataplane::service::{AddressRange, PortRange, ServiceKey, Thresholds};
 
 use super::floods::Floods;
 use super::link::WorkerLink;
@@ -66,7 +66,7 @@ impl ServiceBook {
         services.sort_by_key(|s| place.get(&s.key).copied().unwrap_or(usize::MAX));
         let services = services
             .into_iter()
-            .map(|s| self.service(s, workers, floods));
+            .map(|s| self.service(s, model, workers, floods));
         documents::Services {
             generation,
             services: services.collect(),
@@ -76,6 +76,7 @@ impl ServiceBook {
     fn service(
         &self,
         entry: &ServiceEntry,
+        model: &Model,
         workers: &[WorkerLink],
         floods: &Floods,
     ) -> documents::Service {
@@ -98,12 +99,20 @@ impl ServiceBook {
         let scheduler_flags = entry.scheduler.flags().set_in(entry.options);
         documents::Service {
             name: entry.name.to_string(),
-            protocol: entry.key.proto().map(|proto| proto.to_string()),
+            protocol: match entry.key {
+                ServiceKey::Snat { rule, .. } => {
+                    let rule = model.snat().of_pool(rule);
+                    rule.and_then(|rule| rule.pattern.proto)
+                }
+                _ => entry.key.proto(),
+            }
+            .map(|proto| proto.to_string()),
             address: entry.key.address(),
             fwmark: match entry.key {
                 ServiceKey::Mark { mark, .. } => Some(mark.get()),
                 _ => None,
             },
+            snat: snat(entry, model),
             family: match entry.key.is_ipv6() {
                 true => "ipv6".to_owned(),
                 false => "ipv4".to_owned(),
@@ -123,6 +132,25 @@ impl ServiceBook {
         let zero = self.zeroes.get(&server).copied().unwrap_or_default();
         counted(server, workers).since(zero)
     }
+}
+
+/// What a pool of SNAT is for, while its rule stands.
+fn snat(entry: &ServiceEntry, model: &Model) -> Option<documents::Snat> {
+    let ServiceKey::Snat { rule, v6 } = entry.key else {
+        return None;
+    };
+    let rule = model.snat().of_pool(rule);
+    let pattern = rule.map(|rule| rule.pattern.clone()).unwrap_or_default();
+    let of_family = |ranges: &[AddressRange]| {
+        let ranges = ranges.iter().filter(|range| range.is_ipv6() == v6);
+        ranges.map(AddressRange::to_string).collect()
+    };
+    Some(documents::Snat {
+        source: of_family(&pattern.sources),
+        destination: of_family(&pattern.destinations),
+        ports: pattern.ports.iter().map(PortRange::to_string).collect(),
+        to_ports: entry.policy.snat.ports.to_string(),
+    })
 }
 
 /// The limits that a service has.

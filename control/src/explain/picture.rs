@@ -144,7 +144,7 @@ impl Picture {
 const ROUTER4: Ipv4Addr = Ipv4Addr::new(169, 254, 255, 254);
 const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xfffe);
 
-/// The networks of the ports, and a default route of each family through the first port.
+/// The networks of the ports and their own addresses, and a default route of each family through the first port.
 fn routes_of(config: &Config) -> Vec<Route> {
     let mut routes = Vec::new();
     for (port, at) in config.ports.iter().zip(0..) {
@@ -160,6 +160,12 @@ fn routes_of(config: &Config) -> Vec<Route> {
             });
         }
     }
+    let own = config.ports.iter().flat_map(|port| &port.addresses);
+    routes.extend(own.map(|cidr| Route {
+        prefix: cidr.address,
+        len: prefix::bits(cidr.address),
+        target: RouteTarget::Own,
+    }));
     let everywhere: [(IpAddr, IpAddr); 2] = [
         (Ipv4Addr::UNSPECIFIED.into(), ROUTER4.into()),
         (Ipv6Addr::UNSPECIFIED.into(), ROUTER6.into()),

@@ -9,7 +9,7 @@ use weir_dataplane::counters::DropReason;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::packet::{self, Kind, Parsed};
 use weir_dataplane::replay::Standing;
-use weir_dataplane::route::Hop;
+use weir_dataplane::route::{Fib, Hop};
 use weir_dataplane::sched::SchedulerKind;
 use weir_dataplane::service::{Asked, Service, Snapshot};
 
@@ -17,19 +17,28 @@ use super::document::{Packet, Verdict};
 use super::reading::Reading;
 use super::{Picture, describe};
 
-/// The service that a packet which arrives on `port` asks for.
+/// The service that a packet which arrives on `port` asks for, or the pool of SNAT that it would
+/// leave with an address of.
 pub(super) fn service_for<'a>(
     snapshot: &'a Snapshot,
+    fib: &Fib,
     packet: &Parsed,
     port: PortId,
 ) -> Option<&'a Service> {
     let (proto, from, destination) = describe::ends(packet)?;
-    snapshot.lookup(&Asked {
+    let asked = |port| Asked {
         proto,
         source: from.ip(),
         destination,
         port,
-    })
+    };
+    let used = snapshot.address_use(destination.ip());
+    let leaves = || {
+        let ours = used.vip || used.local || fib.is_own(destination.ip());
+        let way = fib.lookup(destination.ip()).filter(|_| !ours)?;
+        snapshot.snat_pool(&asked(way.hop.port))
+    };
+    snapshot.lookup(&asked(port)).or_else(leaves)
 }
 
 /// Where a connection's packet goes in the end.
@@ -37,6 +46,7 @@ pub(super) fn towards(snapshot: &Snapshot, standing: &Standing) -> Option<IpAddr
     match (standing.dir, standing.mode) {
         (Direction::Outbound, _) => Some(standing.client.ip()),
         (Direction::Inbound, ForwardMode::local) => None,
+        (Direction::Inbound, ForwardMode::snat) => Some(standing.server.ip()),
         (Direction::Inbound, _) => Some(match snapshot.server(standing.server_id) {
             Some(server) => server.address.ip(), // of a tunnel, its far end
             None => standing.server.ip(),

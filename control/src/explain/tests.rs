@@ -284,12 +284,8 @@ fn every_service_of_every_ready_configuration_forwards() {
         let picture = picture(&text);
         for service in picture.snapshot.services() {
             let key = service.key;
-            let client = match key.is_ipv6() {
-                true => "[2001:db8:77::7]:40000",
-                false => "198.51.100.77:40000",
-            };
-            let (proto, to) = first_asked(&picture, &key);
-            let p = asked(&picture, proto, client, &to);
+            let (proto, client, to) = first_asked(&picture, &key);
+            let p = asked(&picture, proto, &client, &to);
             let goes = matches!(p.verdict, Verdict::Forwarded | Verdict::Kernel);
             assert!(
                 goes && p.connection.is_some(),
@@ -302,8 +298,29 @@ fn every_service_of_every_ready_configuration_forwards() {
     assert!(services > 15, "{services}");
 }
 
-/// What a client of the service would ask for first.
-fn first_asked(picture: &Picture, key: &ServiceKey) -> (Proto, String) {
+/// What a client of the service would ask for first, and where from.
+fn first_asked(picture: &Picture, key: &ServiceKey) -> (Proto, String, String) {
+    let of = |vip, port| SocketAddr::new(vip, port).to_string();
+    let somewhere = match key.is_ipv6() {
+        true => "[2001:db8:77::7]:40000",
+        false => "198.51.100.77:40000",
+    };
+    if let ServiceKey::Snat { rule, .. } = *key {
+        let pattern = &picture.snapshot.snat().of_pool(rule).unwrap().pattern;
+        let mut sources = pattern.sources.iter();
+        let source = sources.find(|s| s.is_ipv6() == key.is_ipv6()).unwrap();
+        let inside = of(source.addresses().nth(3).unwrap_or(source.first()), 40_000);
+        let mut far: SocketAddr = somewhere.parse().unwrap();
+        far.set_port(pattern.ports.first().map_or(4711, |ports| ports.first()));
+        let proto = pattern.proto.unwrap_or(Proto::Udp);
+        return (proto, inside, far.to_string());
+    }
+    let (proto, to) = first_asked_of(picture, key);
+    (proto, somewhere.to_owned(), to)
+}
+
+/// The same of a service that clients use.
+fn first_asked_of(picture: &Picture, key: &ServiceKey) -> (Proto, String) {
     let of = |vip, port| SocketAddr::new(vip, port).to_string();
     let ServiceKey::Mark { mark, .. } = key else {
         let vip = key.vips().unwrap().first();

@@ -84,6 +84,8 @@ pub(crate) struct Changes {
     pub(crate) servers: Vec<ServerChange>,
     /// Whether marking rules changed.
     pub(crate) marks: bool,
+    /// Whether rules of SNAT changed, or their order.
+    pub(crate) snat: bool,
     /// Whether connection timeouts changed.
     pub(crate) timeouts: bool,
     /// Whether LVS's rules of opening and giving up changed.
@@ -121,6 +123,9 @@ impl fmt::Display for Changes {
         }
         if self.marks {
             parts.push("marking rules changed".to_owned());
+        }
+        if self.snat {
+            parts.push("snat rules changed".to_owned());
         }
         if self.timeouts {
             parts.push("timeouts changed".to_owned());

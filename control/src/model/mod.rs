@@ -31,7 +31,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_dataplane::conn::state::{Rules, Timeouts};
-use weir_dataplane::service::{self, Marks, ServiceKey};
+use weir_dataplane::service::{self, Marks, ServiceKey, SnatRules};
 use weir_dataplane::{ServerId, ServiceId};
 
 use crate::config::{self, Config, VipOwner};
@@ -51,6 +51,7 @@ pub(crate) struct Model {
     service_ids: Ids,
     server_ids: Ids,
     marks: Arc<Marks>,
+    snat: Arc<SnatRules>,
     timeouts: Timeouts,
     rules: Rules,
     vips: VipOwner,
@@ -77,6 +78,7 @@ impl Default for Model {
             service_ids: Ids::default(),
             server_ids: Ids::default(),
             marks: Arc::default(),
+            snat: Arc::default(),
             timeouts: Timeouts::default(),
             rules: Rules::default(),
             vips: VipOwner::Managed,
@@ -123,11 +125,13 @@ impl Model {
             entry.update(service, &vips, place, &mut self.server_ids, &mut edit);
         }
         edit.changes.marks = self.marks != config.marks;
+        edit.changes.snat = self.snat != config.snat;
         edit.changes.timeouts = self.timeouts != config.timeouts;
         edit.changes.rules = self.rules != config.rules;
         edit.changes.vip_owner = self.vips != config.addresses.vips;
         let changes = edit.changes;
         self.marks.clone_from(&config.marks);
+        self.snat.clone_from(&config.snat);
         self.timeouts = config.timeouts;
         self.rules = config.rules;
         self.vips = config.addresses.vips;
@@ -209,6 +213,11 @@ impl Model {
         self.services.values()
     }
 
+    /// The rules of SNAT.
+    pub(crate) fn snat(&self) -> &SnatRules {
+        &self.snat
+    }
+
     /// Whether anything removed waits for its last connection, so that [`Model::reap`] may find
     /// something.
     pub(crate) fn has_removed(&self) -> bool {
@@ -255,7 +264,11 @@ impl Model {
 
     /// The current state for the workers: see [`Publisher`].
     pub(crate) fn snapshot(&mut self) -> Arc<service::Snapshot> {
-        self.publisher
-            .publish(self.timeouts, self.rules, &self.marks, &mut self.services)
+        self.publisher.publish(
+            self.timeouts,
+            self.rules,
+            (&self.marks, &self.snat),
+            &mut self.services,
+        )
     }
 }

@@ -30,6 +30,10 @@ pub(super) fn of_service(before: &Policy, after: &Policy) -> Vec<String> {
     if before.limits != after.limits {
         keys.push("limits".to_owned());
     }
+    if before.snat != after.snat {
+        let (old, new) = (before.snat.ports, after.snat.ports);
+        keys.push(format!("to_ports {old} to {new}"));
+    }
     let (old, new) = (&before.syn_proxy, &after.syn_proxy);
     if old.mode != new.mode {
         keys.push(format!(

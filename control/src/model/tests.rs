@@ -405,3 +405,68 @@ destination = ["10.0.0.20-10.0.0.21"]
     assert_eq!(wanted(&model), ["Vip 10.0.0.21"]);
     assert!(!model.has_removed());
 }
+
+/// A pool of SNAT lives as a service does: its addresses are the director's until the last
+/// connection that leaves with one is gone, and a rule that comes back has its numbers.
+#[test]
+fn a_pool_stays_until_its_connections_are_gone() {
+    const OUT: &str = r#"
+[[snat]]
+name = "out"
+source = ["10.1.0.0/24", "2001:db8:1::/64"]
+to = ["10.0.0.100-10.0.0.101", "2001:db8::100"]
+port = "wan0"
+"#;
+    let mut model = Model::default();
+    assert_eq!(
+        apply(&mut model, &[DNS, OUT].concat())[1..3],
+        [
+            "service \"out\" (snat out) added",
+            "service \"out\" (snat out, ipv6) added",
+        ]
+    );
+    let first = model.snapshot();
+    assert!(first.has_snat() && first.snat().rules().len() == 1);
+    let pool = ids(&model);
+    assert!(wanted(&model).contains(&"Local 10.0.0.101".to_owned()));
+    assert!(wanted(&model).contains(&"Local 2001:db8::100 wan0".to_owned()));
+    let changes = model.apply(&config(DNS)).unwrap();
+    let said = "services: 0 added, 0 changed, 2 removed; real servers: 0 added, 0 changed, \
+                3 removed; snat rules changed";
+    assert_eq!(changes.to_string(), said);
+    let second = model.snapshot();
+    assert!(second.has_snat(), "its connections go on");
+    assert!(second.snat().is_empty());
+    assert!(second.address_use(ip("10.0.0.100")).local);
+    assert!(!model.reap(u64::MAX, |_| 1));
+    apply(&mut model, &[DNS, OUT].concat());
+    let again: Vec<_> = ids(&model)
+        .into_iter()
+        .map(|(at, id, _)| (at, id))
+        .collect();
+    let before: Vec<_> = pool.into_iter().map(|(at, id, _)| (at, id)).collect();
+    assert_eq!(again, before);
+    apply(&mut model, DNS);
+    assert!(model.reap(u64::MAX, |_| 0));
+    assert!(!model.snapshot().has_snat());
+    assert!(
+        !wanted(&model)
+            .iter()
+            .any(|address| address.contains("10.0.0.10 "))
+    );
+    assert!(!model.snapshot().address_use(ip("10.0.0.100")).local);
+}
+
+/// Only the rules' order changes: that is a change, and no service's.
+#[test]
+fn rules_in_another_order() {
+    let rule = |name: &str, to: &str| {
+        format!("[[snat]]\nname = \"{name}\"\nsource = [\"10.1.0.0/24\"]\nto = {to}\n")
+    };
+    let (a, b) = (rule("a", "[\"10.0.0.100\"]"), rule("b", "\"none\""));
+    let mut model = Model::default();
+    apply(&mut model, &format!("{a}{b}"));
+    let changes = model.apply(&config(&format!("{b}{a}"))).unwrap();
+    assert_eq!(changes.to_string(), "snat rules changed");
+    assert!(!changes.is_empty());
+}

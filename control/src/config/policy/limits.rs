@@ -24,7 +24,7 @@ const PER_CLIENT: &[Key] = &[
 ];
 
 /// The `limits` of a service.
-pub(super) fn limits(p: &mut Problems<'_>, service: &Section<'_>) -> Limits {
+pub(in crate::config) fn limits(p: &mut Problems<'_>, service: &Section<'_>) -> Limits {
     let section = service.table(p, "limits", LIMITS);
     let clients = section.table(p, "per_client", PER_CLIENT);
     let default = Limits::default();

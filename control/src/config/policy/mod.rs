@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 
 pub(super) mod access;
-mod limits;
+pub(super) mod limits;
 mod one_packet;
 mod quic;
 pub(super) mod syn_proxy;
 mod thresholds;
 
 use weir_dataplane::Proto;
-use weir_dataplane::service::{Policy, ServerPolicy};
+use weir_dataplane::service::{Policy, ServerPolicy, SnatPool};
 
 use super::reader::{Problems, Section};
 use super::services::ServiceDraft;
@@ -39,6 +39,7 @@ pub(super) fn of_service(p: &mut Problems<'_>, section: &Section<'_>, about: Abo
         access: None, // resolved when all of the file is read
         limits: limits::limits(p, section),
         syn_proxy: syn_proxy::syn_proxy(p, section),
+        snat: SnatPool::default(),
     }
 }
 

@@ -7,9 +7,12 @@
 //! address of one link is none, and neither is a virtual or local address.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rtnetlink::packet_route::address::{AddressHeaderFlags, AddressMessage, AddressScope};
+
+use weir_dataplane::route::{Route, RouteTarget};
 
 use crate::net::addresses::{AddressBook, read_address};
 use crate::prefix;
@@ -50,6 +53,17 @@ impl Sources {
             })
         };
         Sources(usable.filter_map(source).collect())
+    }
+
+    /// Each of them, as what says that it is the director's own.
+    pub(super) fn routes(&self) -> impl Iterator<Item = Route> + '_ {
+        let own = self.0.iter().map(|source| source.addr);
+        let own: BTreeSet<IpAddr> = own.collect(); // one may be on two interfaces
+        own.into_iter().map(|prefix| Route {
+            prefix,
+            len: prefix::bits(prefix),
+            target: RouteTarget::Own,
+        })
     }
 
     /// The address for a route out of the interface `ifindex`, whose next hop, or network where

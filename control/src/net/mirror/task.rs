@@ -203,7 +203,8 @@ impl Task {
         }
         let addresses = addresses::dump(&self.handle).await?;
         let sources = Sources::read(&addresses, &self.book);
-        let routes = routes::choose(&dump, &self.links, &sources);
+        let mut routes = routes::choose(&dump, &self.links, &sources);
+        routes.extend(sources.routes());
         if self.routes.as_ref() != Some(&routes) {
             self.routes = Some(routes.clone());
             self.outbox.push(NetEvent::Routes(routes));

@@ -33,7 +33,8 @@ async fn event<T>(
     waited.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
-/// Waits until the routes of main but for the connected ones are these.
+/// Waits until the routes of main but for the connected ones are these, the director's own
+/// addresses aside.
 async fn routes(events: &mut Receiver<NetEvent>, wanted: &[(&str, RouteTarget)]) {
     let wanted: Vec<Route> = wanted
         .iter()
@@ -47,7 +48,10 @@ async fn routes(events: &mut Receiver<NetEvent>, wanted: &[(&str, RouteTarget)])
         })
         .collect();
     event(events, &format!("{wanted:?}"), |event| match event {
-        NetEvent::Routes(routes) => (routes == wanted).then_some(()),
+        NetEvent::Routes(mut routes) => {
+            routes.retain(|route| route.target != RouteTarget::Own);
+            (routes == wanted).then_some(())
+        }
         _ => None,
     })
     .await;

@@ -62,6 +62,7 @@ fn chosen(dump: &[RouteMessage]) -> Vec<String> {
         let prefix = format!("{}/{}", route.prefix, route.len);
         match route.target {
             RouteTarget::Reject => format!("{prefix} -"),
+            RouteTarget::Own => format!("{prefix} own"),
             RouteTarget::Port { port, gateway, .. } => match gateway {
                 Some(gateway) => format!("{prefix} {} {gateway}", port.0),
                 None => format!("{prefix} {}", port.0),

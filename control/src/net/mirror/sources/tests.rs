@@ -34,3 +34,18 @@ fn an_address_near_the_next_hop_then_of_the_interface_then_of_any() {
         None
     );
 }
+
+#[test]
+fn each_is_the_directors_own_once() {
+    let sources = Sources(vec![
+        source(10, "10.0.0.1/32"),
+        source(11, "2001:db8:1::2/64"),
+        source(12, "10.0.0.1/24"),
+    ]);
+    let own: Vec<_> = sources
+        .routes()
+        .map(|r| (r.prefix, r.len, r.target))
+        .collect();
+    let at = |text: &str, len| (text.parse().unwrap(), len, RouteTarget::Own);
+    assert_eq!(own, [at("10.0.0.1", 32), at("2001:db8:1::2", 128)]);
+}
