@@ -38,6 +38,7 @@ mod partial_checksums;
 mod persistence;
 mod reload;
 mod schedulers;
+mod snat;
 mod streams;
 mod syn_proxy;
 mod traces;

@@ -35,6 +35,11 @@ impl Nginx {
         Nginx::start_in(lab, &lab.director, 0)
     }
 
+    /// Starts nginx in the client's place, named `rs9`.
+    pub(crate) fn in_client(lab: &Lab) -> Nginx {
+        Nginx::start_in(lab, &lab.client, 9)
+    }
+
     fn start(lab: &Lab, number: usize) -> Nginx {
         Nginx::start_in(lab, &lab.servers[number - 1], number)
     }
