@@ -435,17 +435,23 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// Queues a finished frame on its port, or hands it to a worker that has a queue there.
+    #[inline]
     pub(crate) fn transmit(&mut self, lane: usize, frame: Q::Frame) {
         let to = &mut self.lanes[lane];
-        if to.port.queue.has_tx() {
-            to.out_bytes += frame.bytes().len() as u64;
-            to.out.push(frame);
-            if to.out.is_full() {
-                self.flush(lane);
-            }
-            return;
+        if !to.port.queue.has_tx() {
+            return self.transmit_elsewhere(lane, frame);
         }
-        let (port, core) = (to.port.id, transmitter(self.steer.me(), to.port.tx_queues));
+        to.out_bytes += frame.bytes().len() as u64;
+        to.out.push(frame);
+        if to.out.is_full() {
+            self.flush(lane);
+        }
+    }
+
+    #[inline(never)]
+    fn transmit_elsewhere(&mut self, lane: usize, frame: Q::Frame) {
+        let to = &self.lanes[lane].port;
+        let (port, core) = (to.id, transmitter(self.steer.me(), to.tx_queues));
         self.hand_over(
             core,
             Handoff {

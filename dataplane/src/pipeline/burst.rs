@@ -110,17 +110,15 @@ impl<Q: PortQueue> Worker<Q> {
         for (i, frame) in burst.iter_mut().enumerate() {
             let (flow, flow6) = (&mut c.flows[i], &mut c.flows6[i]);
             if is_common(door, flow, frame) {
-                let owner = if door.strays {
-                    self.steer.owner(&flow.key)
-                } else {
-                    self.steer.me()
-                };
-                if owner == self.steer.me() {
-                    c.hashes[i] = self.sides.v4.conns.hash(&flow.key);
-                    v4 |= 1 << i;
-                } else {
-                    c.looks[i] = Look::Away(owner);
+                if door.strays {
+                    let owner = self.steer.owner(&flow.key);
+                    if owner != self.steer.me() {
+                        c.looks[i] = Look::Away(owner);
+                        continue;
+                    }
                 }
+                c.hashes[i] = self.sides.v4.conns.hash(&flow.key);
+                v4 |= 1 << i;
                 continue;
             }
             c.looks[i] = self.look(flow, flow6, door, frame);

@@ -389,7 +389,8 @@ fn wanted_service<'a, K: Key>(
         destination: to,
         port: first.port,
     };
-    let service = match snapshot.marked(&asked) {
+    let service = snapshot.marked(&asked);
+    let service = match service.or_else(|| snapshot.addressed_exactly(&asked)) {
         Some(service) => service,
         None => {
             let used = snapshot.address_use(to.ip());

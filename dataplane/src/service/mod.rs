@@ -196,6 +196,18 @@ pub struct Snapshot {
     by_quic: HashMap<(ServiceId, QuicServerId), ServerId, RandomState>,
     servers: Vec<Chunk>,
     addresses: HashMap<u128, AddressUse, RandomState>,
+    /// A bit for each address in `addresses`, see [`sieve`]: nearly every client is told by it.
+    sieve: [u64; SIEVE],
+}
+
+/// Words of a snapshot's sieve of addresses.
+const SIEVE: usize = 16;
+
+/// The word and the bit of a sieve that stand for an address, and for others too.
+#[inline]
+fn sieve(addr: u128) -> (usize, u64) {
+    let mixed = (addr as u64 ^ (addr >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed >> 60) as usize % SIEVE, 1 << (mixed >> 54 & 63))
 }
 
 impl Snapshot {
@@ -225,8 +237,16 @@ impl Snapshot {
         self.service(*id)
     }
 
-    /// The service of the address that the packet wants to go to.
+    /// The service of just the address and port that the packet wants to go to: nearly every
+    /// one's, and the first that [`Snapshot::addressed`] would find.
     #[inline]
+    #[must_use]
+    pub fn addressed_exactly(&self, asked: &Asked) -> Option<&Service> {
+        let (vip, port) = (asked.destination.ip(), asked.destination.port());
+        self.service(*self.by_key.get(&packed(asked.proto, vip, port))?)
+    }
+
+    /// The service of the address that the packet wants to go to.
     #[must_use]
     pub fn addressed(&self, asked: &Asked) -> Option<&Service> {
         let vip = asked.destination.ip();
@@ -332,7 +352,11 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn address_use(&self, addr: IpAddr) -> AddressUse {
-        let used = self.addresses.get(&bits(addr)).copied().unwrap_or_default();
+        let (word, bit) = sieve(bits(addr));
+        let used = match self.sieve[word] & bit {
+            0 => AddressUse::default(),
+            _ => self.addresses.get(&bits(addr)).copied().unwrap_or_default(),
+        };
         match &self.ranges {
             None => used,
             Some(ranges) => AddressUse {
@@ -515,6 +539,11 @@ impl SnapshotBuilder {
         let ranges = Ranges::of(keys, &self.kept, self.old_ranges.as_ref());
         let mut services = self.services.iter().flatten();
         let has_ftp = services.any(|s| s.policy.persistence.is_some() && s.key.port() == Some(FTP));
+        let mut sieve = [0; SIEVE];
+        for &addr in self.addresses.keys() {
+            let (word, bit) = self::sieve(addr);
+            sieve[word] |= bit;
+        }
         Snapshot {
             has_ftp,
             generation,
@@ -532,6 +561,7 @@ impl SnapshotBuilder {
             by_quic,
             servers: self.servers,
             addresses: self.addresses,
+            sieve,
         }
     }
 }
