@@ -14,6 +14,7 @@ use crate::counters::DropReason;
 use crate::forward::tun::{self, Ends, Tunnel};
 use crate::forward::{ForwardMode, Part, dr, xlat};
 use crate::io::{Frame, PortQueue};
+use crate::packet::tcp::flags::SYN;
 use crate::packet::{Flow, Key6, be16, eth, fragment, ipv4, ipv6};
 use crate::route::Reach;
 use crate::types::{CoreId, ServerId, Tick};
@@ -68,8 +69,14 @@ impl<Q: PortQueue> Worker<Q> {
         if conn.flags().has(Flags::SIDE) {
             return self.carried(lane, frame, flow, hit, now);
         }
-        if conn.mode() == ForwardMode::dr && hit.dir == Direction::Inbound {
-            return self.direct(lane, frame, flow, hit, now);
+        match (conn.mode(), hit.dir) {
+            (ForwardMode::dr, Direction::Inbound) => {
+                return self.direct(lane, frame, flow, hit, now);
+            }
+            (ForwardMode::tun, Direction::Inbound) => {
+                return self.through_tunnel(lane, frame, flow, hit, now);
+            }
+            _ => {}
         }
         match hit.dir {
             Direction::Inbound => self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now),
@@ -97,6 +104,37 @@ impl<Q: PortQueue> Worker<Q> {
             .get(hit.id)
             .flags()
             .has(Flags::ONE_WAY);
+        self.account::<K, INBOUND>(flow, hit.id, Way::of(hit.dir, one_way), now);
+        self.emit(reach, frame);
+    }
+
+    /// A client's packet for a TUN server: wrapped, if its way is known and nothing is to be cut
+    /// or clamped; else [`Worker::pass_on`] does it.
+    #[inline]
+    fn through_tunnel<K: Family>(
+        &mut self,
+        lane: usize,
+        mut frame: Q::Frame,
+        flow: &Flow<K>,
+        hit: Hit,
+        now: Tick,
+    ) {
+        let conn = K::side(&self.sides).conns.get(hit.id);
+        let (server, one_way) = (conn.server_id(), conn.flags().has(Flags::ONE_WAY));
+        let record = self.snapshot.server(server);
+        let tunnel = record.and_then(|r| r.tunnelled().map(|t| (t, r.address.ip())));
+        let reach = self.reach::<K, INBOUND>(hit.id);
+        let (Some((tunnel, to)), Some(reach), 0) = (tunnel, reach, flow.says & SYN) else {
+            return self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now);
+        };
+        let link = self.lanes[usize::from(reach.port().0)].port.mtu;
+        let link = self.path_mtus.bounded(to, link, now);
+        if u32::from(flow.ip_len) + u32::from(tunnel.overhead(to)) > u32::from(link) {
+            return self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now);
+        }
+        if let Err(reason) = self.wrap(&mut frame, flow, (server, to), tunnel) {
+            return self.counters.dropped(reason);
+        }
         self.account::<K, INBOUND>(flow, hit.id, Way::of(hit.dir, one_way), now);
         self.emit(reach, frame);
     }
