@@ -60,6 +60,14 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_rss_hash_conf_get",
     "rte_eth_dev_rss_reta_update",
     "rte_eth_dev_rss_reta_query",
+    // bonds
+    "rte_eth_bond_create",
+    "rte_eth_bond_slave_add",
+    "rte_eth_bond_primary_(set|get)",
+    "rte_eth_bond_xmit_policy_set",
+    "rte_eth_bond_link_monitoring_set",
+    "rte_eth_bond_active_slaves_get",
+    "rte_eth_dev_mac_addr_add",
     // burst callbacks (packet capture hooks in here)
     "rte_eth_call_rx_callbacks",
     "rte_eth_call_tx_callbacks",
@@ -88,6 +96,10 @@ const VARS: &[&str] = &[
     "RTE_ETH_RETA_GROUP_SIZE",
     "RTE_ETH_SPEED_NUM_UNKNOWN",
     "RTE_ETH_LINK_UP",
+    "RTE_ETH_DEV_INTR_LSC",
+    "BONDING_MODE_.*",
+    "BALANCE_XMIT_POLICY_.*",
+    "WEIR_LACP_.*",
 ];
 
 /// Packed structs with aligned members, which rustc refuses. None is used by Weir.
@@ -117,6 +129,9 @@ fn main() {
             }
         ));
     }
+    // The bonding driver is a plugin like the others, and the only one with functions of its own to
+    // call: linked here, and loaded once all the same, because EAL finds the same file.
+    println!("cargo:rustc-link-lib=rte_net_bond");
     let cflags = cflags();
     compile_shim(&cflags);
     generate_bindings(&cflags);

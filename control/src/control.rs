@@ -42,6 +42,7 @@ mod floods;
 pub(crate) mod kernel;
 pub(crate) mod link;
 mod listing;
+pub(crate) mod members;
 mod neighbours;
 pub(crate) mod ports;
 mod pulse;
@@ -461,10 +462,18 @@ impl Control {
         self.kernel.keep(ways.map(|way| way.hop).collect());
     }
 
-    /// Makes the twins' carrier what the cards' links are.
+    /// Makes the twins' carrier what the cards' links are. Where a bond goes on over another
+    /// member, the switches are told by what they listen to, an announcement of every address.
     pub(crate) fn follow_links(&mut self) {
+        let mut moved = false;
         for port in &mut self.ports {
-            port.follow_link();
+            moved |= port.follow_link();
+        }
+        if moved {
+            // Of all ports: a bond's VLANs are ports of their own.
+            self.ports
+                .iter()
+                .for_each(|port| self.kernel.announce(port.id));
         }
     }
 

@@ -34,6 +34,7 @@ use crate::api;
 use crate::config::{self, Config};
 use crate::control::kernel;
 use crate::control::link::WorkerLink;
+use crate::control::members::Members;
 use crate::control::ports::{Outside, Port};
 use crate::control::{self, Control, Inputs, Parts, systemd};
 use crate::log;
@@ -253,6 +254,7 @@ fn control_ports(dataplane: &Dataplane, outsides: &Outsides) -> Vec<Port> {
         tx_queues: open.tx_queues,
         outside: Rc::clone(outside) as Rc<dyn Outside>,
         carrier: false,
+        members: Members::default(),
     };
     ports.map(port).collect()
 }

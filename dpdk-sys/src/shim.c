@@ -37,6 +37,26 @@ int weir_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail)
 	return rte_pktmbuf_chain(head, tail);
 }
 
+void weir_mbuf_hold(struct rte_mbuf *m)
+{
+	rte_mbuf_refcnt_update(m, 1);
+}
+
+void weir_mbuf_reclaim(struct rte_mbuf *m)
+{
+	rte_mbuf_refcnt_set(m, 1);
+}
+
+int weir_lacp_state(uint16_t bond, uint16_t member)
+{
+	_Static_assert(WEIR_LACP_COLLECTING == STATE_COLLECTING, "LACP's flags");
+	_Static_assert(WEIR_LACP_DISTRIBUTING == STATE_DISTRIBUTING, "LACP's flags");
+	struct rte_eth_bond_8023ad_slave_info info;
+	int code = rte_eth_bond_8023ad_slave_info(bond, member, &info);
+
+	return code == 0 ? info.actor_state : code;
+}
+
 static weir_log_fn log_fn;
 
 static ssize_t write_log(void *cookie, const char *text, size_t len)

@@ -11,6 +11,8 @@
 
 #include <rte_eal.h>
 #include <rte_errno.h>
+#include <rte_eth_bond.h>
+#include <rte_eth_bond_8023ad.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
@@ -37,6 +39,18 @@ int weir_mbuf_linearize(struct rte_mbuf *m);
 
 /* A segment for tests that build chains: appends tail to head. 0, or -EOVERFLOW. */
 int weir_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail);
+
+/* Takes one more reference to a buffer: its next free only gives that back. */
+void weir_mbuf_hold(struct rte_mbuf *m);
+
+/* Forgets all references to a buffer but one. */
+void weir_mbuf_reclaim(struct rte_mbuf *m);
+
+/* LACP's state of a bond's member (IEEE 802.1AX 6.4.2.3, Actor_State): a byte of flags, or a
+ * negative errno where the member is not up. */
+#define WEIR_LACP_COLLECTING 0x10
+#define WEIR_LACP_DISTRIBUTING 0x20
+int weir_lacp_state(uint16_t bond, uint16_t member);
 
 /* Sends everything DPDK logs to fn, a piece of text at a time. 0, or a negative errno. */
 typedef void (*weir_log_fn)(const char *text, size_t len);

@@ -93,6 +93,30 @@ pub(crate) struct Port {
     pub(crate) tx_full: u64,
     /// Frames that the port itself lost on receipt: no descriptor, no buffer, or broken.
     pub(crate) rx_missed: u64,
+    /// A bond's members, in configuration order, as they were seen within the last second; absent
+    /// for other ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) members: Vec<Member>,
+}
+
+/// A member of a bond.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// The DPDK device, without arguments.
+    pub(crate) device: String,
+    /// `active` when it carries frames, `backup` when it would if the active one's link went,
+    /// `negotiating` when its link is up and the switch has not agreed to it by LACP, `down`.
+    pub(crate) state: String,
+    /// Whether its own link is up.
+    pub(crate) link_up: bool,
+    /// The link's speed in Mbit/s; absent where the driver does not say.
+    pub(crate) link_mbps: Option<u32>,
+    /// How often it was seen to become unfit since the start: down, or without the switch's LACP.
+    pub(crate) lost: u64,
+    /// Frames that it received, LACP's own included.
+    pub(crate) rx_packets: u64,
+    /// Frames that it sent, LACP's own included.
+    pub(crate) tx_packets: u64,
 }
 
 /// Services and real servers: `GET /v1/services`.

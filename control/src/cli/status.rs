@@ -15,7 +15,9 @@ use crate::api::documents::{Status, Worker};
 /// BUSY is the share of a worker's loop turns since the start that found work; a spinning worker
 /// turns millions of times a second, so a small share may be much traffic. RSS says whether a
 /// port's own receive-side scaling brings each flow to the worker that owns it (`aligned`) or
-/// whether workers hand packets over (`unaligned`).
+/// whether workers hand packets over (`unaligned`). Below the ports stand the members of bonds:
+/// STATE is `active`, `backup`, `negotiating` (no LACP with the switch yet) or `down`, LOST how often
+/// a member became unfit.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     #[command(flatten)]
@@ -51,6 +53,10 @@ pub(super) fn human(s: &Status) -> String {
     workers(s, &mut text);
     text.push('\n');
     ports(s, &mut text);
+    if s.ports.iter().any(|port| !port.members.is_empty()) {
+        text.push('\n');
+        members(s, &mut text);
+    }
     text
 }
 
@@ -72,6 +78,41 @@ fn workers(s: &Status, text: &mut String) {
             grouped(w.connections),
             w.generation.to_string(),
         ]);
+    }
+    table.write_to(text);
+}
+
+fn link(up: bool, mbps: Option<u32>) -> String {
+    match (up, mbps) {
+        (false, _) => "down".to_owned(),
+        (true, None) => "up".to_owned(),
+        (true, Some(mbps)) => format!("up {mbps} Mbit/s"),
+    }
+}
+
+/// What bonds are made of.
+fn members(s: &Status, text: &mut String) {
+    let mut table = Table::new([
+        ("BOND", Align::Left),
+        ("MEMBER", Align::Left),
+        ("STATE", Align::Left),
+        ("LINK", Align::Left),
+        ("LOST", Align::Right),
+        ("RX PACKETS", Align::Right),
+        ("TX PACKETS", Align::Right),
+    ]);
+    for port in &s.ports {
+        for member in &port.members {
+            table.row([
+                port.name.clone(),
+                member.device.clone(),
+                member.state.clone(),
+                link(member.link_up, member.link_mbps),
+                grouped(member.lost),
+                grouped(member.rx_packets),
+                grouped(member.tx_packets),
+            ]);
+        }
     }
     table.write_to(text);
 }
@@ -102,17 +143,12 @@ fn ports(s: &Status, text: &mut String) {
         ("RX MISSED", Align::Right),
     ]);
     for p in &s.ports {
-        let link = match (p.link_up, p.link_mbps) {
-            (false, _) => "down".to_owned(),
-            (true, None) => "up".to_owned(),
-            (true, Some(mbps)) => format!("up {mbps} Mbit/s"),
-        };
         table.row([
             p.name.clone(),
             p.device.clone(),
             p.driver.clone(),
             p.mac.clone(),
-            link,
+            link(p.link_up, p.link_mbps),
             p.mtu.to_string(),
             p.alignment.clone(),
             format!("{}/{}", p.rx_queues, p.tx_queues),

@@ -4,7 +4,7 @@ use clap::CommandFactory;
 
 use super::*;
 use crate::api::documents::{
-    Balance, Connection, Connections, Counter, Counters, Limit, Port, Reloaded, Server,
+    Balance, Connection, Connections, Counter, Counters, Limit, Member, Port, Reloaded, Server,
     ServerState, Service, Services, Snat, Status, SynProxy, Traffic, TwinCounters, Worker,
 };
 
@@ -147,6 +147,7 @@ fn status_of_a_machine_with_two_workers() {
         tx_bytes: 300,
         tx_full: 0,
         rx_missed: 1_234,
+        members: Vec::new(),
     };
     let mut status = Status {
         version: "0.1.0".into(),
@@ -184,6 +185,27 @@ lan0  0000:3b:00.0  net_ixgbe  02:00:00:00:00:01  down             1500  aligned
 tap0  0000:3b:00.0  net_ixgbe  02:00:00:00:00:01  up               1500  aligned     2/2   1,000,000  61.0 MiB           5     300 B        0      1,234
 "
     );
+    let member = |device: &str, state: &str, lost| Member {
+        device: device.into(),
+        state: state.into(),
+        link_up: state != "down",
+        link_mbps: (state != "down").then_some(25_000),
+        lost,
+        rx_packets: 1_000,
+        tx_packets: 7,
+    };
+    status.ports[0].members = vec![
+        member("0000:3b:00.0", "active", 0),
+        member("0000:3b:00.1", "down", 1),
+    ];
+    let text = status::human(&status);
+    assert!(text.ends_with(
+        "
+BOND  MEMBER        STATE   LINK             LOST  RX PACKETS  TX PACKETS
+wan0  0000:3b:00.0  active  up 25000 Mbit/s     0       1,000           7
+wan0  0000:3b:00.1  down    down                1       1,000           7
+"
+    ));
     status.settled = false;
     let text = status::human(&status);
     let second = text.lines().nth(1).unwrap();

@@ -12,7 +12,8 @@ use weir_dataplane::Proto;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::service::{AddressRange, ServiceKey};
 
-use super::defaults::{self, BYTES_PER_CONNECTION, BYTES_PER_CONNECTION6, MAX_PORTS};
+use super::bond::BondDraft;
+use super::defaults::{self, BYTES_PER_CONNECTION, BYTES_PER_CONNECTION6, MAX_DEVICES, MAX_PORTS};
 use super::draft::Draft;
 use super::forwarding;
 use super::machine::{PortDraft, WorkersDraft};
@@ -22,6 +23,7 @@ use super::reader::{At, Problems};
 use super::scalars::show_size;
 use super::services::{ServerDraft, ServiceDraft};
 use super::snat;
+use super::types::Device;
 use super::vips::Vips;
 use super::words::{grouped, listed};
 
@@ -105,7 +107,48 @@ impl<K: Hash + Eq> Seen<K> {
     }
 }
 
+/// Why a port or a bond may not have `device`, if so.
+fn taken(
+    p: &Problems<'_>,
+    devices: &mut Seen<String>,
+    ports: &[PortDraft<'_>],
+    device: &At<Device>,
+) -> Option<String> {
+    let name = device.value.name();
+    if let Some(line) = devices.again(p, name.to_owned(), device.at) {
+        return Some(format!(
+            "{name} is in use already (line {line}); use it once"
+        ));
+    }
+    let iface = device.value.argument("iface")?;
+    let mut twins = ports.iter().filter_map(|port| port.name.as_ref());
+    let twin = twins.find(|twin| twin.value == iface)?;
+    Some(format!(
+        "iface={0} is also the name of the kernel twin of port {0:?} (line {1}); give one of them \
+         another name",
+        twin.value,
+        p.line(twin.at)
+    ))
+}
+
+/// More devices than DPDK has room for, bonds among them.
+fn too_many(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
+    let of = |port: &PortDraft<'_>| port.bond.as_ref().map_or(1, |b| 1 + b.members.len());
+    let cards = ports.iter().filter(|port| port.parent.is_none());
+    let devices: usize = cards.map(of).sum();
+    if devices > MAX_DEVICES
+        && let Some(bond) = ports.iter().rev().find(|port| port.bond.is_some())
+    {
+        let why = format!(
+            "bond: {devices} devices, members and bonds with this one; DPDK has room for \
+             {MAX_DEVICES}"
+        );
+        bond.section.problem(p, bond.section.at, &why);
+    }
+}
+
 fn ports(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
+    too_many(p, ports);
     if let Some(port) = ports.get(MAX_PORTS) {
         let why = format!("{} ports; at most {MAX_PORTS} are possible", ports.len());
         port.section.problem(p, port.section.at, &why);
@@ -119,22 +162,15 @@ fn ports(p: &mut Problems<'_>, ports: &[PortDraft<'_>]) {
             let why = format!("the name of another port (line {line}); give each its own");
             section.refuse(p, "name", &why);
         }
-        if let Some(device) = &port.device {
-            if let Some(line) = devices.again(p, device.value.name(), device.at) {
-                let name = device.value.name();
-                let why = format!("{name} is another port's device (line {line}); use it once");
-                section.refuse(p, "device", &why);
-            }
-            let iface = device.value.argument("iface");
-            let twin = ports.iter().filter_map(|t| t.name.as_ref());
-            if let Some(twin) = twin.into_iter().find(|t| Some(t.value.as_str()) == iface) {
-                let why = format!(
-                    "iface={0} is also the name of the kernel twin of port {0:?} (line {1}); \
-                     give one of them another name",
-                    twin.value,
-                    p.line(twin.at)
-                );
-                section.refuse(p, "device", &why);
+        if let Some(device) = &port.device
+            && let Some(why) = taken(p, &mut devices, ports, device)
+        {
+            section.refuse(p, "device", &why);
+        }
+        for (bond, member) in port.bond.iter().flat_map(BondDraft::each) {
+            if let Some(why) = taken(p, &mut devices, ports, member) {
+                let why = format!("members: \"{}\": {why}", member.value);
+                bond.problem(p, member.at, &why);
             }
         }
         for cidr in &port.addresses {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::types::{Cores, Idle, Log, LogFormat, VipOwner};
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::io::dpdk::BondHash;
 use weir_dataplane::sched::SchedulerKind;
 
 /// Workers: one, so that a forgotten `[workers]` costs no more than one CPU.
@@ -35,6 +36,17 @@ pub(super) const MAX_PORTS: usize = 16;
 pub(super) const MTU: u16 = 1500;
 /// From what every IPv4 host must take (RFC 791) to jumbo frames with room for a tunnel.
 pub(super) const MTU_RANGE: RangeInclusive<u32> = 576..=9600;
+
+/// As many as LACP aggregates actively in other implementations, and DPDK counts ports to 32.
+pub(super) const MAX_MEMBERS: usize = 8;
+/// DPDK's RTE_MAX_ETHPORTS in Debian: devices, members and bonds.
+pub(super) const MAX_DEVICES: usize = 32;
+pub(super) const BOND_HASH: BondHash = BondHash::Layer34;
+/// Linux's usual `miimon`.
+pub(super) const MONITOR: Duration = Duration::from_millis(100);
+/// DPDK's own is 10 ms; past a second a link that went is noticed by its users.
+pub(super) const MONITOR_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(1);
 
 /// IEEE 802.1Q table 9-2: 0 is no VLAN, 4095 reserved.
 pub(super) const VLAN_RANGE: RangeInclusive<u32> = 1..=4094;

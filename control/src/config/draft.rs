@@ -15,7 +15,7 @@ use super::policy;
 use super::reader::At;
 use super::services::{ServerDraft, ServiceDraft};
 use super::snat::{self, SnatDraft};
-use super::types::{Addresses, Config, Log, Port, RealServer, Service, Vlan, Workers};
+use super::types::{Addresses, Config, Device, Log, Port, RealServer, Service, Vlan, Workers};
 
 /// A whole file as written.
 #[derive(Debug)]
@@ -86,7 +86,10 @@ fn finish_ports(drafts: &[PortDraft<'_>]) -> Vec<Port> {
         });
         Port {
             name: given(port.name.clone()),
-            device: given(of_card.device.clone()),
+            device: match &of_card.bond {
+                Some(bond) => Device::Bond(bond.finish()),
+                None => given(of_card.device.clone()),
+            },
             vlan,
             addresses: port.addresses.iter().map(|a| a.value).collect(),
             mtu: port.mtu(drafts),

@@ -5,6 +5,7 @@
 use toml::de::DeTable;
 
 use super::Machine;
+use super::bond::{self, BondDraft};
 use super::defaults::{self, MAX_CONNECTIONS_RANGE, MAX_WORKERS, MTU_RANGE, VLAN_RANGE};
 use super::reader::{At, Key, Problems, Section};
 use super::scalars;
@@ -22,6 +23,10 @@ pub(super) const WORKERS: &[Key] = &[
 pub(super) const PORT: &[Key] = &[
     Key::new("name", "\"wan0\""),
     Key::new("device", "\"0000:3b:00.0\""),
+    Key::new(
+        "bond",
+        "{ mode = \"802.3ad\", members = [\"0000:3b:00.0\", \"0000:3b:00.1\"] }",
+    ),
     Key::new("parent", "\"wan0\""),
     Key::new("vlan", "100"),
     Key::new("addresses", "[\"10.0.0.2/24\"]"),
@@ -146,6 +151,7 @@ pub(super) struct PortDraft<'t> {
     pub(super) section: Section<'t>,
     pub(super) name: Option<At<String>>,
     pub(super) device: Option<At<Device>>,
+    pub(super) bond: Option<BondDraft<'t>>,
     /// The port of the card that it is a VLAN of, and its number.
     pub(super) parent: Option<At<String>>,
     pub(super) vlan: Option<At<u32>>,
@@ -180,6 +186,7 @@ pub(super) fn named(kind: &str, number: usize, table: &DeTable<'_>) -> String {
 fn port<'t>(p: &mut Problems<'_>, section: Section<'t>) -> PortDraft<'t> {
     let required: &[&str] = match section.has("parent") || section.has("vlan") {
         true => &["name", "parent", "vlan"],
+        false if section.has("bond") => &["name"],
         false => &["name", "device"],
     };
     for key in required {
@@ -193,12 +200,19 @@ fn port<'t>(p: &mut Problems<'_>, section: Section<'t>) -> PortDraft<'t> {
             "device",
             "a VLAN's is its parent's; remove device or parent",
         );
+        section.refuse(p, "bond", "a VLAN's is its parent's; remove bond or parent");
         section.refuse(p, "rx_checksum", "a VLAN's is its parent's; remove it");
+    } else if section.has("bond") {
+        let why = "a bond's devices are its members; remove device or bond";
+        section.refuse(p, "device", why);
     }
+    let bond = bond::bond(p, &section);
     let device = section.parsed(p, "device", scalars::device);
     let rx_checksums = [("trust", RxChecksum::Trust), ("fill", RxChecksum::Fill)];
     let rx_checksum = section.choice(p, "rx_checksum", &rx_checksums, &[]);
-    let by_device = || default_rx_checksum(device.as_ref().map(|d| &d.value));
+    let members = bond.iter().flat_map(|bond| &bond.members);
+    let devices = device.iter().chain(members).map(|d| &d.value);
+    let by_device = default_rx_checksum(devices);
     let mtu = section.integer(p, "mtu", MTU_RANGE, " bytes");
     let addresses = section
         .texts(p, "addresses", scalars::cidr)
@@ -210,8 +224,9 @@ fn port<'t>(p: &mut Problems<'_>, section: Section<'t>) -> PortDraft<'t> {
         mtu,
         parent: section.parsed(p, "parent", scalars::interface),
         vlan: section.integer(p, "vlan", VLAN_RANGE, ""),
-        rx_checksum: rx_checksum.map_or_else(by_device, |r| r.value),
+        rx_checksum: rx_checksum.map_or(by_device, |r| r.value),
         device,
+        bond,
         section,
     }
 }
@@ -234,12 +249,9 @@ impl PortDraft<'_> {
 
 /// The kernel's packet sockets hand over partial checksums of local senders without a mark
 /// (PLATFORM section 4); everything else says what it hands over.
-fn default_rx_checksum(device: Option<&Device>) -> RxChecksum {
-    let unmarked = |d: &Device| {
-        let name = d.name();
-        name.starts_with("net_af_packet") || name.starts_with("net_af_xdp")
-    };
-    match device.is_some_and(unmarked) {
+fn default_rx_checksum<'d>(mut devices: impl Iterator<Item = &'d Device>) -> RxChecksum {
+    let unmarked = |d: &Device| d.is_of("net_af_packet") || d.is_of("net_af_xdp");
+    match devices.any(unmarked) {
         true => RxChecksum::Fill,
         false => RxChecksum::Trust,
     }

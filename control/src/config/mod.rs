@@ -12,6 +12,7 @@
 //! Keys of the design that this version does not have yet are refused by name. A key that is
 //! accepted is obeyed.
 
+mod bond;
 mod check;
 mod defaults;
 mod draft;
@@ -44,8 +45,8 @@ pub(crate) use restart::restart_needed;
 pub(crate) use scalars::duration;
 pub(crate) use surprises::surprises;
 pub(crate) use types::{
-    Config, Cores, Idle, LogFormat, Port, RealServer, Removal, RxChecksum, Service, Turnover,
-    VipOwner, Workers,
+    Config, Cores, Device, Idle, LogFormat, Port, RealServer, Removal, RxChecksum, Service,
+    Turnover, VipOwner, Workers,
 };
 
 use reader::{Key, Problems, Section};

@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use super::types::{Config, Cores, Port, Vlan};
+use super::types::{Config, Cores, Device, Port, Vlan};
 use super::words::grouped;
 
 /// Why going from `old` to `new` needs a restart: every key that does, with both values; or
@@ -40,8 +40,9 @@ pub(crate) fn restart_needed(old: &Config, new: &Config) -> Option<String> {
     if before == after {
         for (was, is) in old.ports.iter().zip(&new.ports) {
             let key = |key| format!("port {:?} {key}", was.name);
-            keys.note(&key("device"), &was.device, &is.device, |d| {
-                format!("{:?}", d.as_str())
+            keys.note(&key("device"), &was.device, &is.device, |d| match d {
+                Device::Bond(bond) => format!("bond = {{ {bond} }}"),
+                device => format!("\"{device}\""),
             });
             let vlan = |vlan: &Option<Vlan>| match vlan {
                 Some(vlan) => vlan.id.to_string(),

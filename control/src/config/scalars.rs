@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use weir_dataplane::Mac;
@@ -78,6 +79,15 @@ pub(super) fn show_size(bytes: u64) -> String {
 
 /// A time: "900s".
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    duration_within(text, &TIMEOUT_RANGE, r#""100ms" to "30d""#)
+}
+
+/// As [`duration`], within another range, which `words` say.
+pub(super) fn duration_within(
+    text: &str,
+    range: &RangeInclusive<Duration>,
+    words: &str,
+) -> Result<Duration, String> {
     let ms_of = |unit| match unit {
         "ms" => Some(1),
         "s" => Some(1000),
@@ -92,10 +102,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         return Err(format!("not a duration; write {how}"));
     };
     let duration = Duration::from_millis(number.saturating_mul(unit_ms));
-    if TIMEOUT_RANGE.contains(&duration) {
+    if range.contains(&duration) {
         Ok(duration)
     } else {
-        Err(r#"out of range; use "100ms" to "30d""#.to_owned())
+        Err(format!("out of range; use {words}"))
     }
 }
 

@@ -9,7 +9,7 @@ use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::sched::{Scheduler, SchedulerKind};
 use weir_dataplane::service::{Candidate, ServiceKey};
 
-use super::types::{Config, Service, VipOwner};
+use super::types::{Config, Device, Port, Service, VipOwner};
 
 /// One line for each surprise, in the file's order.
 #[must_use]
@@ -33,7 +33,31 @@ pub(crate) fn surprises(config: &Config) -> Vec<String> {
             .map(move |what| format!("service {name:?}: {what}"))
     };
     let services = config.services.iter().flat_map(of);
-    services.chain(marked_for_nobody(config)).collect()
+    let ports = config.ports.iter().flat_map(silent_members);
+    ports
+        .chain(services)
+        .chain(marked_for_nobody(config))
+        .collect()
+}
+
+/// Members of a bond that never tell that their link went.
+fn silent_members(port: &Port) -> Vec<String> {
+    let Device::Bond(bond) = &port.device else {
+        return Vec::new();
+    };
+    if port.vlan.is_some() || !bond.needs_links() {
+        return Vec::new();
+    }
+    let silent = |device: &&Device| device.is_of("net_af_packet") || device.is_of("net_af_xdp");
+    let says = |device: &Device| {
+        format!(
+            "port {:?}: bond member {} does not tell when its link goes down, so the bond never \
+             leaves it",
+            port.name,
+            device.name()
+        )
+    };
+    bond.members.iter().filter(silent).map(says).collect()
 }
 
 /// Rules that mark packets for no service.

@@ -1,5 +1,12 @@
 mod access;
+mod ports;
 mod right;
+mod services;
+mod shipped;
+mod snat;
+mod surprises;
+
+use std::net::{IpAddr, SocketAddr};
 
 use super::*;
 
@@ -57,11 +64,48 @@ vips = "managed"
 level = "info"
 "#;
 
+fn shipped(name: &str) -> String {
+    let path = format!("{}/../configs/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The required keys alone.
+const MINIMAL: &str = r#"
+[[port]]
+name = "wan0"
+device = "0000:3b:00.0"
+[[service]]
+name = "web"
+address = "198.51.100.10:80"
+protocol = "tcp"
+local_addresses = ["10.20.0.64-10.20.0.71"]
+[[service.real_server]]
+address = "10.20.0.11:8080"
+"#;
+
 /// Four CPUs, the last two not in one piece with the others.
 fn machine() -> Machine {
     Machine {
         cores: vec![0, 1, 2, 5],
     }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn right(text: &str) -> Config {
+    parse("weir.toml", text, &machine()).unwrap_or_else(|report| panic!("{report}"))
+}
+
+fn wrong(text: &str) -> String {
+    parse("weir.toml", text, &machine())
+        .expect_err("accepted")
+        .to_string()
 }
 
 /// One row of `wrong.txt`.

@@ -10,6 +10,7 @@ use weir_dataplane::conn::state::{Rules, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
+use weir_dataplane::io::dpdk::{BondHash, BondMode};
 use weir_dataplane::sched::{Options, SchedulerKind};
 use weir_dataplane::service::{AddressRange, Marks, Policy, ServerPolicy, ServiceKey, SnatRules};
 
@@ -96,7 +97,7 @@ pub(crate) enum Idle {
 pub(crate) struct Port {
     /// Its name, which is its kernel twin's too.
     pub name: String,
-    /// What DPDK opens; a VLAN's is its card's.
+    /// What DPDK opens; a VLAN's is its card's or bond's.
     pub device: Device,
     /// Which VLAN of which card it is; a card without its VLANs otherwise.
     pub vlan: Option<Vlan>,
@@ -117,35 +118,77 @@ pub(crate) struct Vlan {
     pub id: u16,
 }
 
-/// A DPDK device, arguments included, as EAL takes it.
+/// A DPDK device, arguments included, as EAL takes it; or a bond of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Device {
     /// `0000:3b:00.0`, with domain, lower case.
     Pci(String),
     /// `net_tap0,iface=dt0`.
     Vdev(String),
+    /// Several of the former.
+    Bond(Bond),
+}
+
+/// Several devices as one port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bond {
+    /// How it uses them.
+    pub mode: BondMode,
+    /// How it shares flows among them, where it does.
+    pub hash: BondHash,
+    /// Two or more, none of them a bond.
+    pub members: Vec<Device>,
+    /// The place among them of the one to prefer.
+    pub primary: Option<usize>,
+    /// How often to look at their links.
+    pub monitor: Duration,
 }
 
 impl Device {
-    /// The whole string, arguments included.
+    /// What EAL is to open: itself, or a bond's members.
     #[must_use]
-    pub(crate) fn as_str(&self) -> &str {
+    pub(crate) fn parts(&self) -> &[Device] {
         match self {
-            Device::Pci(device) | Device::Vdev(device) => device,
+            Device::Bond(bond) => &bond.members,
+            device => std::slice::from_ref(device),
         }
     }
 
-    /// The name by which DPDK knows the opened port: what stands before the first comma.
+    /// The name by which DPDK knows the opened port: what stands before the first comma. A bond
+    /// has one of its port's.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
-        self.as_str().split(',').next().unwrap_or_default()
+        match self {
+            Device::Pci(device) | Device::Vdev(device) => {
+                device.split(',').next().unwrap_or_default()
+            }
+            Device::Bond(_) => "bond",
+        }
     }
 
     /// The value of one argument, like `iface`.
     #[must_use]
     pub(crate) fn argument(&self, name: &str) -> Option<&str> {
-        let mut arguments = self.as_str().split(',').skip(1);
+        let (Device::Pci(device) | Device::Vdev(device)) = self else {
+            return None;
+        };
+        let mut arguments = device.split(',').skip(1);
         arguments.find_map(|a| a.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// Whether it is one of DPDK's virtual devices made by `driver`.
+    #[must_use]
+    pub(crate) fn is_of(&self, driver: &str) -> bool {
+        matches!(self, Device::Vdev(device) if device.starts_with(driver))
+    }
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Pci(device) | Device::Vdev(device) => f.write_str(device),
+            Device::Bond(bond) => bond.fmt(f),
+        }
     }
 }
 

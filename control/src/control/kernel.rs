@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use weir_dataplane::PortId;
 use weir_dataplane::route::Hop;
 
 use crate::net::{AddressProblem, NetHandle, WantedAddress};
@@ -13,6 +14,9 @@ use crate::net::{AddressProblem, NetHandle, WantedAddress};
 /// Questions for MAC addresses that may wait. One that finds no room is lost; the worker asks
 /// again with the next packet that has to wait.
 const RESOLVING: usize = 256;
+
+/// Ports to announce again that may wait: as many as there can be.
+const ANNOUNCING: usize = 16;
 
 /// Addresses to set, and where to say what could not be done.
 type AddressRequest = (Vec<WantedAddress>, oneshot::Sender<Vec<AddressProblem>>);
@@ -23,6 +27,7 @@ pub(crate) struct Kernel {
     resolve: mpsc::Sender<Hop>,
     keep: watch::Sender<HashSet<Hop>>,
     addresses: mpsc::Sender<AddressRequest>,
+    announce: mpsc::Sender<PortId>,
 }
 
 /// The task's end.
@@ -31,6 +36,7 @@ pub(crate) struct KernelTasks {
     pub(super) resolve: mpsc::Receiver<Hop>,
     pub(super) keep: watch::Receiver<HashSet<Hop>>,
     pub(super) addresses: mpsc::Receiver<AddressRequest>,
+    pub(super) announce: mpsc::Receiver<PortId>,
 }
 
 /// Both ends.
@@ -39,15 +45,18 @@ pub(crate) fn channel() -> (Kernel, KernelTasks) {
     let (keep, kept) = watch::channel(HashSet::new());
     // Rollouts follow one another, each asks for one thing at a time.
     let (addresses, wanted) = mpsc::channel(1);
+    let (announce, announced) = mpsc::channel(ANNOUNCING);
     let kernel = Kernel {
         resolve,
         keep,
         addresses,
+        announce,
     };
     let tasks = KernelTasks {
         resolve: resolving,
         keep: kept,
         addresses: wanted,
+        announce: announced,
     };
     (kernel, tasks)
 }
@@ -65,6 +74,11 @@ impl Kernel {
             *kept = hops;
             changed
         });
+    }
+
+    /// Has the addresses on the twin of `port` announced again.
+    pub(super) fn announce(&self, port: PortId) {
+        let _ = self.announce.try_send(port); // see ANNOUNCING
     }
 
     /// Has the kernel hold exactly these addresses; what could not be done comes back.
@@ -88,6 +102,7 @@ pub(crate) async fn run(mut tasks: KernelTasks, net: NetHandle) {
                 let problems = net.set_addresses(wanted).await.err().unwrap_or_default();
                 let _ = answer.send(problems); // the loop may have ended
             }
+            Some(port) = tasks.announce.recv() => net.announce(port).await,
             Some(hop) = tasks.resolve.recv() => net.resolve(hop.port, hop.addr).await,
             Ok(()) = tasks.keep.changed() => {
                 let wanted = tasks.keep.borrow_and_update().clone();

@@ -5,16 +5,22 @@ use std::io;
 use std::rc::Rc;
 
 use weir_dataplane::command::PortUpdate;
+use weir_dataplane::io::dpdk::Member;
 use weir_dataplane::steer::Alignment;
 use weir_dataplane::{Mac, PortId};
 
 use super::link::WorkerLink;
+use super::members::Members;
 use crate::api::documents;
 
 /// The outside of a port: its card and its kernel twin.
 pub(crate) trait Outside: std::fmt::Debug {
     /// Whether there is a link, and its speed in Mbit/s where it is known.
     fn link(&self) -> (bool, Option<u32>);
+    /// A bond's members as they are now; none of other ports.
+    fn members(&self) -> Vec<Member> {
+        Vec::new()
+    }
     /// Frames that the card itself lost on receipt, since the start.
     fn rx_missed(&self) -> u64;
     /// Shows the kernel a cable, plugged in or not.
@@ -51,14 +57,18 @@ pub(crate) struct Port {
     pub(crate) outside: Rc<dyn Outside>,
     /// Whether the twin shows a cable.
     pub(crate) carrier: bool,
+    /// A bond's members.
+    pub(crate) members: Members,
 }
 
 impl Port {
-    /// Makes the twin's carrier what the card's link is.
-    pub(super) fn follow_link(&mut self) {
+    /// Makes the twin's carrier what the card's link is. Whether others of a bond's members carry
+    /// its frames than before.
+    pub(super) fn follow_link(&mut self) -> bool {
+        let moved = self.members.follow(&self.name, self.outside.members());
         let (up, _) = self.outside.link();
         if up == self.carrier {
-            return;
+            return moved;
         }
         match self.outside.set_carrier(up) {
             Ok(()) => {
@@ -70,6 +80,7 @@ impl Port {
                 tracing::warn!(port = self.name, "cannot set the twin's carrier: {error}")
             }
         }
+        moved
     }
 
     /// Takes what the kernel says of the twin; what the workers are to be told, if anything.
@@ -119,6 +130,7 @@ impl Port {
             tx_bytes: 0,
             tx_full: 0,
             rx_missed: self.outside.rx_missed(),
+            members: self.members.documents(),
         };
         for cells in workers.iter().filter_map(|w| w.counters().port(self.id)) {
             document.rx_packets += cells.rx_packets.get();

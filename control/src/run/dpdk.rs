@@ -5,14 +5,14 @@ use weir_dataplane::CoreId;
 use weir_dataplane::defense::HELD_MAX;
 use weir_dataplane::frag::FRAGMENTS_HELD;
 use weir_dataplane::io::dpdk::{
-    Eal, EalError, EalOptions, LogLevel, Memory, Pool, PoolDemand, PoolOptions, PortOptions,
-    free_huge_pages_mib, open_ports,
+    BondOptions, Eal, EalError, EalOptions, LogLevel, Memory, Pool, PoolDemand, PoolOptions,
+    PortOptions, free_huge_pages_mib, open_ports,
 };
 use weir_dataplane::route::PARKED_MAX;
 use weir_dataplane::steer::{BUCKETS, KEY_LEN, spread};
 
 use super::ports::Opened;
-use crate::config::{Config, Port};
+use crate::config::{Config, Device, Port};
 
 /// What DPDK gives.
 #[derive(Debug)]
@@ -35,17 +35,20 @@ pub(super) fn open(config: &Config, key: [u8; KEY_LEN], rings: usize) -> anyhow:
     let ports: Vec<PortOptions> = cards
         .map(|port| PortOptions {
             mtu: port.mtu,
-            ..PortOptions::new(&port.name, port.device.as_str(), workers, key, map)
+            bond: bond(&port.device),
+            ..PortOptions::new(&port.name, &device(port), workers, key, map)
         })
         .collect();
     let parked = (PARKED_MAX + FRAGMENTS_HELD + HELD_MAX) * usize::from(workers);
     let demand = PoolDemand::new(&ports, rings as u32, parked as u32);
     let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or_default();
     let pool = PoolOptions::new("weir", demand, mtu);
-    let devices = ports.iter().map(|port| port.device.clone()).collect();
+    let devices = ports.iter().flat_map(PortOptions::devices);
+    let devices = devices.cloned().collect();
+    let mib = pool.memory_mib() + ports.iter().map(PortOptions::memory_mib).sum::<u32>();
     let eal = Eal::init(&EalOptions {
         log: Some(log),
-        ..EalOptions::new(devices, memory(config.workers.hugepages, pool.memory_mib()))
+        ..EalOptions::new(devices, memory(config.workers.hugepages, mib))
     })
     .map_err(|error| with_port(error, config))?;
     let pool = Pool::new(&eal, &pool)?;
@@ -74,13 +77,42 @@ pub(super) fn open(config: &Config, key: [u8; KEY_LEN], rings: usize) -> anyhow:
     Ok(Dataplane { pool, ports })
 }
 
+/// The name of a port's device in DPDK, with its arguments; a bond's is made of its port's.
+fn device(port: &Port) -> String {
+    match &port.device {
+        Device::Bond(_) => format!("net_bonding_{}", port.name),
+        device => device.to_string(),
+    }
+}
+
+/// What DPDK is to make of several devices.
+fn bond(device: &Device) -> Option<BondOptions> {
+    let Device::Bond(bond) = device else {
+        return None;
+    };
+    Some(BondOptions {
+        mode: bond.mode,
+        hash: bond.hash,
+        members: bond.members.iter().map(ToString::to_string).collect(),
+        primary: bond.primary,
+        monitor_ms: bond.monitor.as_millis() as u32, // at most 1,000
+    })
+}
+
 /// DPDK knows devices, people know ports: says which port a device in the text is.
 fn with_port(error: EalError, config: &Config) -> anyhow::Error {
     let text = error.to_string();
-    let named = |port: &&Port| text.contains(port.device.name());
     // net_tap10 contains net_tap1.
-    let longest = |port: &&Port| port.device.name().len();
-    match config.ports.iter().filter(named).max_by_key(longest) {
+    let named = |port: &&Port| {
+        let names = port.device.parts().iter().map(Device::name);
+        names.filter(|name| text.contains(name)).map(str::len).max()
+    };
+    match config
+        .ports
+        .iter()
+        .filter(|p| named(p).is_some())
+        .max_by_key(named)
+    {
         Some(port) => anyhow::Error::new(error).context(format!("port {}", port.name)),
         None => error.into(),
     }
@@ -96,9 +128,10 @@ fn log(level: LogLevel, line: &str) {
     }
 }
 
-/// Huge pages when they are wanted and there are enough, else ordinary ones.
-fn memory(hugepages: bool, pool_mib: u32) -> Memory {
-    let mib = pool_mib + Memory::BASE_MIB;
+/// `mib` beside what DPDK always takes: huge pages when they are wanted and there are enough, else
+/// ordinary ones.
+fn memory(hugepages: bool, mib: u32) -> Memory {
+    let mib = mib + Memory::BASE_MIB;
     if !hugepages {
         return Memory::Plain { mib };
     }

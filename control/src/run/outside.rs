@@ -4,7 +4,7 @@
 use std::io;
 use std::rc::Rc;
 
-use weir_dataplane::io::dpdk::PortHandle;
+use weir_dataplane::io::dpdk::{Member, PortHandle};
 
 use super::ports::Opened;
 use crate::control::ports::Outside;
@@ -31,6 +31,13 @@ impl Outside for CardAndTwin {
         }
         let link = self.card.link();
         (link.up, link.speed_mbps)
+    }
+
+    fn members(&self) -> Vec<Member> {
+        match self.is_vlan {
+            true => Vec::new(), // its card's port lists them
+            false => self.card.members(),
+        }
     }
 
     fn rx_missed(&self) -> u64 {

@@ -6,7 +6,7 @@ use weir_dataplane::io::vlan::{VlanQueue, split};
 use weir_dataplane::steer::Alignment;
 use weir_dataplane::{Mac, PortId};
 
-use crate::config::{Config, Port, RxChecksum};
+use crate::config::{Config, Device, Port, RxChecksum};
 
 /// A card, or a VLAN of one.
 #[derive(Debug)]
@@ -67,14 +67,11 @@ pub(super) fn ports(config: &Config, cards: Vec<OpenPort>) -> Vec<Opened> {
             queues,
             card: card.handle.clone(),
         };
-        let device = config.ports[at].device.as_str();
-        let of_card = port(
-            &config.ports[at],
-            card.id,
-            device.to_owned(),
-            card.mtu,
-            trunk,
-        );
+        let device = match &config.ports[at].device {
+            Device::Bond(bond) => format!("{} bond", bond.mode_name()),
+            device => device.to_string(),
+        };
+        let of_card = port(&config.ports[at], card.id, device.clone(), card.mtu, trunk);
         opened.push(of_card);
         for ((vlan, id, number), queues) in vlans_of(at).zip(tagged) {
             let device = format!("{device} vlan {number}");

@@ -1,7 +1,7 @@
 //! The cables of the [`Lab`]: what the director's ports are plugged into, and the ways past it.
 
 use crate::families::Family;
-use crate::topology::Lab;
+use crate::topology::{Lab, Netns};
 
 /// MAC addresses for the far ends of net_tap ports: the driver gives its interface the port's own
 /// address, and two ends with one address cannot talk.
@@ -18,7 +18,18 @@ pub(crate) enum Cable {
     AfPacket,
     /// One net_tap port, a trunk: clients are in VLAN 100, servers in VLAN 200.
     Trunk,
+    /// The clients' port is a bond of two net_tap devices in this mode; what its cables end in is
+    /// a switch, or for 802.3ad the kernel's own bond.
+    Bond(&'static str),
+    /// One port, a bond in this mode, that is a trunk as above.
+    BondTrunk(&'static str),
 }
+
+/// The interfaces of a bond's members in the director's namespace, where their driver looks for
+/// their links.
+pub(crate) const MEMBERS: [&str; 2] = ["weir-a", "weir-b"];
+/// The other ends of the members' cables.
+pub(crate) const FAR_MEMBERS: [&str; 2] = ["far-a", "far-b"];
 
 impl Lab {
     /// Plugs in the far ends of `weir`'s net_tap ports, after each start of it.
@@ -53,6 +64,75 @@ impl Lab {
         }
         lan.ip(&format!("link set weir-wan netns {}", client.name()));
         self.raise_far_ends();
+    }
+
+    /// Plugs in the members of `weir`'s bond, after each start of it.
+    ///
+    /// ```text
+    ///                  ┌── far-a ══ near-a ── weir-a ~~┐
+    ///   client weir-wan                                 ~~ wan0 director
+    ///                  └── far-b ══ near-b ── weir-b ~~┘
+    /// ```
+    /// Members stay where `weir` runs; `tc` passes every frame from one interface to the other, as
+    /// a wire does. The client's end is a bridge, or by LACP the kernel's bond.
+    pub(crate) fn plug_in_bond(&self, mode: &str) {
+        let (client, director, lan) = (&self.client, &self.director, &self.lan);
+        director.ip(&format!("link set weir-lan netns {}", lan.name()));
+        lan.ip(&format!("link set weir-lan address {FAR_MAC_LAN}"));
+        self.wire_members(client, "weir-wan", mode);
+        self.raise_far_ends();
+    }
+
+    /// As [`Lab::plug_in_bond`], of a bond that is a trunk: VLANs as in [`Lab::plug_in_trunk`].
+    pub(crate) fn plug_in_bond_trunk(&self, mode: &str) {
+        let (client, lan) = (&self.client, &self.lan);
+        self.wire_members(lan, "weir-card", mode);
+        for (vlan, name) in [(100, "weir-wan"), (200, "weir-lan")] {
+            lan.ip(&format!(
+                "link add link weir-card name {name} type vlan id {vlan}"
+            ));
+        }
+        lan.ip(&format!("link set weir-wan netns {}", client.name()));
+        self.raise_far_ends();
+    }
+
+    /// Pulls the members' cables to `far`, where `switch` joins them.
+    fn wire_members(&self, far: &Netns, switch: &str, mode: &str) {
+        let director = &self.director;
+        let kind = match mode {
+            "802.3ad" => "bond mode 802.3ad miimon 50 lacp_rate fast xmit_hash_policy layer3+4",
+            _ => "bridge",
+        };
+        // Not of its ports: these are what the director's end has.
+        far.ip(&format!(
+            "link add {switch} address {FAR_MAC_WAN} type {kind}"
+        ));
+        for (member, far_end) in MEMBERS.iter().zip(FAR_MEMBERS) {
+            let near = member.replace("weir", "near");
+            director.ip(&format!(
+                "link add {near} type veth peer name {far_end} netns {}",
+                far.name()
+            ));
+            director.ip(&format!("link set {near} up"));
+            for (from, to) in [(*member, near.as_str()), (near.as_str(), *member)] {
+                director.run(&format!("tc qdisc add dev {from} clsact"));
+                director.run(&format!(
+                    "tc filter add dev {from} ingress protocol all u32 match u32 0 0 action \
+                     mirred egress redirect dev {to}"
+                ));
+            }
+            far.ip(&format!("link set {far_end} master {switch}"));
+            far.ip(&format!("link set {far_end} up"));
+        }
+        far.ip(&format!("link set {switch} up"));
+    }
+
+    /// Pulls the cable of a bond's member out, at both ends, or plugs it in again.
+    pub(crate) fn set_cable(&self, member: usize, state: &str) {
+        self.director
+            .ip(&format!("link set {} {state}", MEMBERS[member]));
+        self.client
+            .ip(&format!("link set {} {state}", FAR_MEMBERS[member]));
     }
 
     /// Plugs in the one port of a one-armed `weir`, after its start: clients come through the

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::cables::Cable;
+use crate::cables::{Cable, MEMBERS};
 use crate::families::Family;
 use crate::topology::{DIRECTOR, VIP, rip};
 
@@ -131,7 +131,8 @@ address = \"{server}\"
                 "net_af_packet1,iface=weir-lan",
                 "fill",
             ),
-            Cable::Trunk => ("100", "200", "trust"),
+            Cable::Bond(_) => ("", "net_tap2,iface=weir-lan,mac=02:00:00:00:0b:02", "trust"),
+            Cable::Trunk | Cable::BondTrunk(_) => ("100", "200", "trust"),
         };
         let (workers, max_connections) = (self.workers, self.max_connections);
         let [wan_more, lan_more] = if self.services.is_empty() {
@@ -148,18 +149,24 @@ max_connections = {max_connections}
 hugepages = false
 "
         );
-        if self.cable == Cable::Trunk {
-            let device = "net_tap0,iface=weir-card,mac=02:00:00:00:0b:01";
-            let _ = write!(
-                toml,
-                "\n[[port]]\nname = \"card0\"\ndevice = \"{device}\"\n"
-            );
+        let card = match self.cable {
+            Cable::Trunk => {
+                "device = \"net_tap0,iface=weir-card,mac=02:00:00:00:0b:01\"".to_owned()
+            }
+            Cable::BondTrunk(mode) => bond(mode),
+            _ => String::new(),
+        };
+        if !card.is_empty() {
+            let _ = write!(toml, "\n[[port]]\nname = \"card0\"\n{card}\n");
         }
         let wan = (!self.one_armed).then(|| ("wan0", wan, format!("{DIRECTOR}/24"), wan_more));
         let lan = ("lan0", lan, "10.1.0.2/24".to_owned(), lan_more);
         for (name, device, address, more) in wan.into_iter().chain([lan]) {
             let place = match self.cable {
-                Cable::Trunk => format!("parent = \"card0\"\nvlan = {device}"),
+                Cable::Trunk | Cable::BondTrunk(_) => {
+                    format!("parent = \"card0\"\nvlan = {device}")
+                }
+                Cable::Bond(mode) if device.is_empty() => bond(mode),
                 _ => format!("device = \"{device}\"\nrx_checksum = \"{rx_checksum}\""),
             };
             let _ = write!(
@@ -204,4 +211,13 @@ weight = {weight}
         }
         toml
     }
+}
+
+/// The key that makes a port a bond of two net_tap devices.
+fn bond(mode: &str) -> String {
+    let [a, b] = MEMBERS;
+    format!(
+        "bond = {{ mode = \"{mode}\", members = [\"net_tap0,iface={a},mac=02:00:00:00:0b:01\", \
+         \"net_tap1,iface={b},mac=02:00:00:00:0b:03\"] }}"
+    )
 }

@@ -6,9 +6,9 @@ use crate::guest::Guest;
 
 mod fullnat;
 mod kernel_ipvs;
+mod links;
 mod sctp;
 mod tunnels;
-mod vlans;
 
 /// What guests load; a module's own dependencies come by themselves.
 const MODULES: &[&str] = &[
@@ -19,8 +19,10 @@ const MODULES: &[&str] = &[
     // The kernel's IPVS, which asks for the checksum without saying so.
     "crc32c_generic ip_vs ip_vs_rr",
     "sctp",
-    // A trunk's far end.
+    // The far ends of a trunk and of a bond, and the wires to the latter.
     "8021q",
+    "bonding",
+    "sch_ingress cls_u32 act_mirred",
 ];
 
 /// A guest ends within one minute or two on a quiet machine.
@@ -57,6 +59,6 @@ fn sctp_in_a_guest() {
 }
 
 #[test]
-fn vlans_in_a_guest() {
-    boot("inside::vlans::");
+fn links_in_a_guest() {
+    boot("inside::links::");
 }

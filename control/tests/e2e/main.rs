@@ -21,6 +21,7 @@ mod servers;
 mod topology;
 mod weir;
 
+mod bonds;
 mod books;
 mod datagrams;
 mod defense;

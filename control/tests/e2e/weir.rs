@@ -67,6 +67,8 @@ impl<'lab> Director<'lab> {
             (_, true) => lab.plug_in_one_arm(),
             (Cable::NetTap, false) => lab.plug_in(),
             (Cable::Trunk, false) => lab.plug_in_trunk(),
+            (Cable::Bond(mode), false) => lab.plug_in_bond(mode),
+            (Cable::BondTrunk(mode), false) => lab.plug_in_bond_trunk(mode),
             (Cable::AfPacket, false) => {}
         }
         director

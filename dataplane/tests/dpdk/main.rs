@@ -4,6 +4,7 @@
 #![cfg(feature = "dpdk")]
 #![allow(clippy::print_stderr)] // a test that skips says why
 
+mod bonds;
 mod eal;
 mod frames;
 mod memif;

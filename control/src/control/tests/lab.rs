@@ -23,6 +23,7 @@ use weir_dataplane::{CoreId, Mac, PortId, Tick};
 
 use super::super::kernel::KernelTasks;
 use super::super::link::WorkerLink;
+use super::super::members::Members;
 use super::super::ports::Outside;
 use super::super::*;
 use crate::api::documents;
@@ -324,6 +325,7 @@ fn ports() -> Vec<Port> {
         tx_queues: WORKERS,
         outside: Rc::new(Plugged),
         carrier: false,
+        members: Members::default(),
     };
     [(0, "wan0"), (1, "lan0")].map(port).into()
 }

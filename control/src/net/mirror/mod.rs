@@ -88,6 +88,7 @@ enum Command {
     Resolve(Hop),
     Keep(Hop),
     Release(Hop),
+    Announce(PortId),
     PortAddresses(Vec<PortAddress>, oneshot::Sender<Vec<AddressProblem>>),
     Addresses(Vec<WantedAddress>, oneshot::Sender<Vec<AddressProblem>>),
     Shutdown(oneshot::Sender<()>),
@@ -116,6 +117,11 @@ impl NetHandle {
     /// Ends [`NetHandle::keep`]: the neighbour stays known, like any other.
     pub(crate) async fn release(&self, port: PortId, addr: IpAddr) {
         self.ask(Command::Release(Hop { port, addr })).await;
+    }
+
+    /// Announces again the addresses on the twin of `port`: another cable leads to them now.
+    pub(crate) async fn announce(&self, port: PortId) {
+        self.ask(Command::Announce(port)).await;
     }
 
     /// Puts these addresses on the ports' twins, and takes away those of an earlier call that

@@ -259,14 +259,19 @@ impl Task {
     /// A twin can send from now on: its addresses are announced, and its kept neighbours,
     /// which the kernel forgot when the link went down, are asked for again.
     async fn ready(&mut self, port: PortId) {
-        if let Some(ifindex) = self.links.ifindex(port) {
-            let here: Vec<IpAddr> = self.book.ours_on(ifindex).collect();
-            for addr in here {
-                self.announce(ifindex, addr);
-            }
-        }
+        self.announce_all(port);
         for hop in self.asking.kept_behind(port) {
             self.ask(hop, Ask::Managed).await;
+        }
+    }
+
+    fn announce_all(&mut self, port: PortId) {
+        let Some(ifindex) = self.links.ifindex(port) else {
+            return;
+        };
+        let here: Vec<IpAddr> = self.book.ours_on(ifindex).collect();
+        for addr in here {
+            self.announce(ifindex, addr);
         }
     }
 
@@ -293,6 +298,7 @@ impl Task {
                     self.ask(hop, Ask::Once).await;
                 }
             }
+            Command::Announce(port) => self.announce_all(port),
             Command::PortAddresses(addresses, answer) => {
                 self.book.want_on_ports(addresses);
                 let _ = answer.send(self.apply_addresses().await);

@@ -23,6 +23,7 @@ const PROGRAMS: &[&str] = &[
     "sha256sum",
     "ss",
     "sysctl",
+    "tc",
     "tcpdump",
     "unshare",
 ];

@@ -6,6 +6,7 @@
 //! demand.rs   how many buffers are enough       pool.rs         the buffers
 //! mbuf.rs     one frame: `Mbuf`                 cache.rs        a thread's store of buffers
 //! port.rs     opens ports                       port/handle.rs  a port as control sees it
+//! bond.rs     several cards as one port
 //! rss.rs      key and table, read back          queue.rs        a worker's end: `DpdkQueue`
 //! thread.rs   worker threads known to DPDK
 //! ```
@@ -23,6 +24,7 @@
 //! Frames on the hot path are handled here in Rust, inlined into the worker; DPDK is entered by
 //! the driver's burst functions only (PLATFORM.md section 2 has the measurements).
 
+mod bond;
 mod cache;
 mod demand;
 mod device;
@@ -35,6 +37,7 @@ mod queue;
 mod rss;
 mod thread;
 
+pub use bond::{BondHash, BondMode, BondOptions, Member, MemberState};
 pub use demand::{CACHE, PoolDemand};
 pub use device::{BadDevice, Device};
 pub use eal::{Eal, EalError, EalOptions, Memory, free_huge_pages_mib};

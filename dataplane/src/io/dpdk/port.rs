@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dpdk_sys::{flags, rte_eth_conf, rte_eth_dev_info};
 
+use super::bond::{self, Bond};
 use super::device::Device;
 use super::eal::Eal;
 use super::pool::{Pool, largest_mtu};
@@ -19,10 +20,9 @@ mod handle;
 mod options;
 
 pub use error::{PortError, Problem};
-pub(super) use handle::Claim;
+pub(super) use handle::{Claim, link_of, raw_stats};
 pub use handle::{Link, PortHandle, PortStats};
 pub use options::PortOptions;
-use options::held;
 
 /// An open, started port.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ pub(super) fn find(_eal: &Eal, device: &Device) -> Option<u16> {
 }
 
 /// What the driver says of port `id`.
-fn info(id: u16) -> Result<rte_eth_dev_info, Problem> {
+pub(super) fn info(id: u16) -> Result<rte_eth_dev_info, Problem> {
     let mut info = MaybeUninit::zeroed();
     // SAFETY: DPDK checks the number and fills the struct.
     let code = unsafe { dpdk_sys::rte_eth_dev_info_get(id, info.as_mut_ptr()) };
@@ -118,7 +118,7 @@ fn step(step: &'static str, code: i32) -> Result<(), Problem> {
 }
 
 /// Like [`step`], for what a driver may lack altogether: whether it has it.
-fn optional(what: &'static str, code: i32) -> Result<bool, Problem> {
+pub(super) fn optional(what: &'static str, code: i32) -> Result<bool, Problem> {
     /// ENOTSUP on Linux: the driver has no such function.
     const NOT_SUPPORTED: i32 = -95;
     match code {
@@ -134,6 +134,30 @@ struct Plan {
     rx_descriptors: u16,
     tx_descriptors: u16,
     driver: String,
+    /// No card behind it, or behind one of a bond's members.
+    software: bool,
+}
+
+/// A card behind a port: the port's own, or a member of a bond.
+struct Card {
+    number: u16,
+    info: rte_eth_dev_info,
+    driver: String,
+}
+
+impl Card {
+    fn ask(number: u16) -> Result<Card, Problem> {
+        let info = info(number)?;
+        // SAFETY: the driver's name is a static string.
+        let driver = unsafe { std::ffi::CStr::from_ptr(info.driver_name) }
+            .to_string_lossy()
+            .into_owned();
+        Ok(Card {
+            number,
+            info,
+            driver,
+        })
+    }
 }
 
 fn open_one(
@@ -144,12 +168,23 @@ fn open_one(
     descriptors: &mut u32,
 ) -> Result<OpenPort, Problem> {
     log::take_recent();
-    let device = Device::parse(&options.device)?;
-    let number = find(eal, &device).ok_or(Problem::Absent)?;
+    let bond = options.bond.as_ref();
+    let bond = bond.map(|bond| Bond::make(eal, &options.device, bond));
+    let bond = bond.transpose()?;
+    let number = match &bond {
+        Some(bond) => bond.id(),
+        None => find(eal, &Device::parse(&options.device)?).ok_or(Problem::Absent)?,
+    };
+    let cards: Vec<Card> = match &bond {
+        Some(bond) => bond.ids().map(Card::ask).collect::<Result<_, _>>()?,
+        None => vec![Card::ask(number)?],
+    };
     let info = info(number)?;
-    let plan = plan(number, options, &info)?;
-    check_room(options, &info, pool)?;
-    let (rx, tx) = held(&options.device, plan.rx_descriptors, plan.tx_descriptors);
+    let plan = plan(number, options, &info, &cards)?;
+    for card in &cards {
+        check_room(options, &card.info, pool)?;
+    }
+    let (rx, tx) = options.held(plan.rx_descriptors, plan.tx_descriptors);
     *descriptors += u32::from(plan.rx_queues) * rx + u32::from(plan.tx_queues) * tx;
     if *descriptors > pool.demand().descriptors {
         return Err(Problem::Descriptors {
@@ -158,25 +193,27 @@ fn open_one(
         });
     }
     // From here on, whatever fails, the port is closed again.
-    let claim = Arc::new(Claim::new(number).ok_or(Problem::InUse)?);
+    let claim = Arc::new(Claim::new(number, bond).ok_or(Problem::InUse)?);
     configure(number, options, &info, &plan)?;
     set_up_queues(number, &info, &plan, pool)?;
     // SAFETY: configured, all queues set up.
-    step("starting", unsafe { dpdk_sys::rte_eth_dev_start(number) })?;
+    let started = unsafe { dpdk_sys::rte_eth_dev_start(number) };
+    match claim.bond() {
+        Some(_) => bond::step("starting", started)?,
+        None => step("starting", started)?,
+    }
     accept_groups(number)?;
+    if let Some(bond) = claim.bond() {
+        bond.hear_the_bond(mac(number)?.0)?;
+    }
 
-    let misfit = misfit(number, options, &info, &plan);
+    let misfit = misfit(options, &cards, &plan);
     let queues: Vec<DpdkQueue> = (0..u16::from(options.workers))
         .map(|worker| {
             let (rx, tx) = (worker < plan.rx_queues, worker < plan.tx_queues);
+            let (rx, tx) = (rx.then_some(worker), tx.then_some(worker));
             // SAFETY: set up above; each worker's number occurs once.
-            unsafe {
-                DpdkQueue::new(
-                    Arc::clone(&claim),
-                    rx.then_some(worker),
-                    tx.then_some(worker),
-                )
-            }
+            unsafe { DpdkQueue::new(Arc::clone(&claim), rx, tx) }
         })
         .collect();
     let handle = PortHandle::new(claim, &queues);
@@ -200,14 +237,19 @@ fn open_one(
 }
 
 /// Queues and descriptors: what is asked for, within what the driver can.
-fn plan(number: u16, options: &PortOptions, info: &rte_eth_dev_info) -> Result<Plan, Problem> {
+fn plan(
+    number: u16,
+    options: &PortOptions,
+    info: &rte_eth_dev_info,
+    cards: &[Card],
+) -> Result<Plan, Problem> {
     if !(1..=128).contains(&options.workers) {
         return Err(Problem::Workers(options.workers));
     }
-    // SAFETY: the driver's name is a static string.
-    let driver = unsafe { std::ffi::CStr::from_ptr(info.driver_name) }
-        .to_string_lossy()
-        .into_owned();
+    let driver = match &options.bond {
+        Some(_) => "net_bonding".to_owned(),
+        None => cards[0].driver.clone(),
+    };
     let workers = u16::from(options.workers);
     let (rx_queues, tx_queues) = (
         workers.min(info.max_rx_queues),
@@ -220,9 +262,11 @@ fn plan(number: u16, options: &PortOptions, info: &rte_eth_dev_info) -> Result<P
         });
     }
     // The kernel fans out over all of net_af_packet's sockets, used or not.
-    if driver == "net_af_packet" && info.max_rx_queues > rx_queues {
+    let unpolled =
+        |card: &&Card| card.driver == "net_af_packet" && card.info.max_rx_queues > rx_queues;
+    if let Some(card) = cards.iter().find(unpolled) {
         return Err(Problem::UnpolledQueues {
-            queues: info.max_rx_queues,
+            queues: card.info.max_rx_queues,
             workers: options.workers,
         });
     }
@@ -237,6 +281,7 @@ fn plan(number: u16, options: &PortOptions, info: &rte_eth_dev_info) -> Result<P
         rx_descriptors: rx,
         tx_descriptors: tx,
         driver,
+        software: cards.iter().any(|card| rss::is_software(&card.driver)),
     })
 }
 
@@ -267,7 +312,11 @@ fn configure(
     let mut key = rss::stretch(&options.key, info.hash_key_size);
     conf.rxmode.mtu = u32::from(options.mtu);
     conf.rxmode.offloads = rx_offloads(info, plan);
-    let functions = rss::hash_functions(info);
+    // Software drivers as a bond's members log errors when the bond passes that on to them.
+    let functions = match options.bond.is_some() && plan.software {
+        true => 0,
+        false => rss::hash_functions(info),
+    };
     if plan.rx_queues > 1 && functions != 0 {
         conf.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;
         conf.rx_adv_conf.rss_conf.rss_hf = functions;
@@ -279,6 +328,9 @@ fn configure(
         dpdk_sys::rte_eth_dev_configure(number, plan.rx_queues, plan.tx_queues, &raw const conf)
     };
     step("configuring", code)?;
+    if options.bond.is_some() {
+        return Ok(()); // it gives its members its MTU when it starts them, and cannot before
+    }
     // SAFETY: a number and a number.
     let code = unsafe { dpdk_sys::rte_eth_dev_set_mtu(number, options.mtu) };
     optional("setting the MTU", code)?; // net_memif has none to set
@@ -290,7 +342,7 @@ fn configure(
 fn rx_offloads(info: &rte_eth_dev_info, plan: &Plan) -> u64 {
     const CHECKSUMS: u64 =
         flags::RX_OFFLOAD_IPV4_CKSUM | flags::RX_OFFLOAD_UDP_CKSUM | flags::RX_OFFLOAD_TCP_CKSUM;
-    if rss::is_software(&plan.driver) {
+    if plan.software {
         return 0;
     }
     info.rx_offload_capa & CHECKSUMS
@@ -352,18 +404,18 @@ fn accept_groups(number: u16) -> Result<(), Problem> {
 }
 
 /// What keeps the port from being aligned; with one worker nothing does.
-fn misfit(
-    number: u16,
-    options: &PortOptions,
-    info: &rte_eth_dev_info,
-    plan: &Plan,
-) -> Option<Misfit> {
+///
+/// A bond's members are programmed and read back one by one: what the bond says of itself is only
+/// what it was told.
+fn misfit(options: &PortOptions, cards: &[Card], plan: &Plan) -> Option<Misfit> {
     if options.workers == 1 {
         return None;
     }
     let (key, map, queues) = (&options.key, &options.map, plan.rx_queues);
     // Fewer queues are programmed too: their workers at least share the work.
-    let programmed = rss::program(number, &plan.driver, info, key, map, queues);
+    let program =
+        |card: &Card| rss::program(card.number, &card.driver, &card.info, key, map, queues);
+    let programmed = cards.iter().try_for_each(program);
     if queues != u16::from(options.workers) {
         return Some(Misfit::Queues {
             queues,

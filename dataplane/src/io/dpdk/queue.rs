@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use dpdk_sys::{rte_eth_fp_ops, rte_mbuf};
 
+use super::bond::{Bond, BondMode};
 use super::mbuf::Mbuf;
 use super::port::Claim;
 use crate::counters::Cell;
@@ -33,6 +34,10 @@ pub struct DpdkQueue {
     port: u16,
     rx: Option<u16>,
     tx: Option<u16>,
+    /// It also sends a bond's LACP frames, which the driver makes on a thread of its own.
+    sends_lacp: bool,
+    /// A bond that sends every frame on every member.
+    broadcasts: bool,
     counters: Arc<QueueCounters>,
     /// Keeps the port open.
     _claim: Arc<Claim>,
@@ -50,6 +55,7 @@ impl DpdkQueue {
     /// Both must be set up, and no other `DpdkQueue` may have them.
     pub(super) unsafe fn new(claim: Arc<Claim>, rx: Option<u16>, tx: Option<u16>) -> DpdkQueue {
         let port = claim.id();
+        let mode = claim.bond().map(|bond: &Bond| bond.mode);
         let table = (&raw const dpdk_sys::rte_eth_fp_ops).cast::<rte_eth_fp_ops>();
         DpdkQueue {
             // SAFETY: the table has an entry for each port DPDK can have.
@@ -57,6 +63,8 @@ impl DpdkQueue {
             port,
             rx,
             tx,
+            sends_lacp: mode == Some(BondMode::Lacp) && tx == Some(0),
+            broadcasts: mode == Some(BondMode::Broadcast),
             counters: Arc::default(),
             _claim: claim,
         }
@@ -89,6 +97,76 @@ impl DpdkQueue {
     }
 }
 
+impl DpdkQueue {
+    /// Lets an LACP bond send what it has to say, though there is no frame to send: it does so in
+    /// bursts alone, and an idle worker makes none.
+    fn send_lacp(&self) {
+        let Some(queue) = self.tx else { return };
+        // SAFETY: the port is open and started while `_claim` lives, and the queue is ours; the
+        // driver looks at no slot of an empty burst.
+        unsafe {
+            let ops = &*self.ops;
+            if let Some(send) = ops.tx_pkt_burst {
+                send(
+                    *ops.txq.data.add(usize::from(queue)),
+                    std::ptr::null_mut(),
+                    0,
+                );
+            }
+        }
+    }
+
+    /// Sends a burst on every member of a broadcasting bond. When no member takes any of it, the
+    /// driver frees all and says that it sent none: so that this frees nothing, each frame is held
+    /// once more.
+    #[cold]
+    fn broadcast(&mut self, frames: &mut Burst<Mbuf>) {
+        let held: Burst<*mut rte_mbuf> = frames.iter().map(Mbuf::as_ptr).collect();
+        for frame in &held {
+            // SAFETY: the frame is live and ours.
+            unsafe { dpdk_sys::weir_mbuf_hold(*frame) };
+        }
+        self.send(frames);
+        let sent = held.len() - frames.len();
+        for frame in &held[..sent] {
+            // SAFETY: this gives back the reference from above; the others are the members'.
+            unsafe { dpdk_sys::weir_mbuf_free(*frame) };
+        }
+        for frame in frames.iter() {
+            // SAFETY: no member took it, so all references to it are gone or ours, and ours is one
+            // at least.
+            unsafe { dpdk_sys::weir_mbuf_reclaim(frame.as_ptr()) };
+        }
+    }
+
+    /// The burst itself.
+    #[inline]
+    fn send(&mut self, frames: &mut Burst<Mbuf>) {
+        let Some(queue) = self.tx else { return };
+        // SAFETY: the port is open and started while `_claim` lives, and the queue is ours. The
+        // length is 0 while others own slots: callbacks keep the first `n` for the driver and
+        // own the rest, the driver owns the first `sent` of those, and what is between is
+        // ours again, moved to the front.
+        unsafe {
+            let ops = &*self.ops;
+            let Some(send) = ops.tx_pkt_burst else { return };
+            let mut n = frames.len() as u16;
+            frames.set_len(0);
+            let slots = frames.as_mut_ptr().cast::<*mut rte_mbuf>();
+            let hooks = callbacks(ops.txq.clbk, queue);
+            if !hooks.is_null() {
+                n = dpdk_sys::rte_eth_call_tx_callbacks(self.port, queue, slots, n, hooks);
+            }
+            let sent = send(*ops.txq.data.add(usize::from(queue)), slots, n);
+            let left = usize::from(n - sent);
+            if left != 0 {
+                std::ptr::copy(slots.add(usize::from(sent)), slots, left);
+            }
+            frames.set_len(left);
+        }
+    }
+}
+
 /// The callbacks that somebody hung on a queue; null, nearly always, for none.
 ///
 /// # Safety
@@ -106,6 +184,9 @@ impl PortQueue for DpdkQueue {
     #[inline]
     fn rx_burst(&mut self, out: &mut Burst<Mbuf>) {
         let Some(queue) = self.rx else { return };
+        if self.sends_lacp {
+            self.send_lacp();
+        }
         let (first, room) = (out.len(), out.remaining_capacity() as u16);
         if room == 0 {
             return;
@@ -133,34 +214,16 @@ impl PortQueue for DpdkQueue {
 
     #[inline]
     fn tx_burst(&mut self, frames: &mut Burst<Mbuf>) {
-        let Some(queue) = self.tx else { return };
-        if frames.is_empty() {
+        if self.tx.is_none() || frames.is_empty() {
             return;
         }
         for frame in frames.iter_mut() {
             frame.clear_offloads();
         }
-        // SAFETY: the port is open and started while `_claim` lives, and the queue is ours. The
-        // length is 0 while others own slots: callbacks keep the first `n` for the driver and
-        // own the rest, the driver owns the first `sent` of those, and what is between is
-        // ours again, moved to the front.
-        unsafe {
-            let ops = &*self.ops;
-            let Some(send) = ops.tx_pkt_burst else { return };
-            let mut n = frames.len() as u16;
-            frames.set_len(0);
-            let slots = frames.as_mut_ptr().cast::<*mut rte_mbuf>();
-            let hooks = callbacks(ops.txq.clbk, queue);
-            if !hooks.is_null() {
-                n = dpdk_sys::rte_eth_call_tx_callbacks(self.port, queue, slots, n, hooks);
-            }
-            let sent = send(*ops.txq.data.add(usize::from(queue)), slots, n);
-            let left = usize::from(n - sent);
-            if left != 0 {
-                std::ptr::copy(slots.add(usize::from(sent)), slots, left);
-            }
-            frames.set_len(left);
+        if self.broadcasts {
+            return self.broadcast(frames);
         }
+        self.send(frames);
     }
 
     #[inline]

@@ -16,7 +16,6 @@ const SOFTWARE: &[&str] = &[
     "net_ring",
     "net_null",
     "net_pcap",
-    "net_bonding",
     "net_vhost",
     "net_virtio_user",
 ];

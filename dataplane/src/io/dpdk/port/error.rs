@@ -24,6 +24,12 @@ pub enum Problem {
     /// EAL was not given it, or it was closed.
     #[error("DPDK has no port of it; was EAL started with it?")]
     Absent,
+    /// A bond without any member.
+    #[error("a bond of no device; name its members")]
+    NoMembers,
+    /// EAL was not given a member, or it was closed.
+    #[error("DPDK has no port of its member {0}; was EAL started with it?")]
+    NoMember(String),
     /// Another port has it.
     #[error("it is open already; one port each")]
     InUse,

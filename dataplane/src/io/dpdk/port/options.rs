@@ -4,13 +4,18 @@
 use crate::steer::{BUCKETS, KEY_LEN};
 use crate::types::CoreId;
 
+use super::super::bond::{BondMode, BondOptions};
+
 /// What one port is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortOptions {
     /// The operator's name for it, for error texts.
     pub name: String,
-    /// Its device ([`super::super::Device`]); one that [`super::super::Eal::init`] was given.
+    /// Its device ([`super::super::Device`]); one that [`super::super::Eal::init`] was given. A
+    /// bond's own name in DPDK, which is nobody else's.
     pub device: String,
+    /// It is a bond of other devices.
+    pub bond: Option<BondOptions>,
     /// Largest IP packet, bytes.
     pub mtu: u16,
     /// How many workers poll it, 1 to 128.
@@ -39,6 +44,7 @@ impl PortOptions {
         PortOptions {
             name: name.to_owned(),
             device: device.to_owned(),
+            bond: None,
             mtu: 1500,
             workers,
             key,
@@ -48,15 +54,46 @@ impl PortOptions {
         }
     }
 
+    /// The devices that EAL is to make: its own, or a bond's members.
+    #[must_use]
+    pub fn devices(&self) -> &[String] {
+        match &self.bond {
+            Some(bond) => &bond.members,
+            None => std::slice::from_ref(&self.device),
+        }
+    }
+
+    /// DPDK memory that it takes beside the pool, MiB: for each member of an LACP bond the driver
+    /// makes a pool of small buffers as long as its transmit queues, and aborts the process when
+    /// it cannot.
+    #[must_use]
+    pub fn memory_mib(&self) -> u32 {
+        /// A mempool's header, `struct rte_mbuf` and 262 bytes, so many to a page; generously.
+        const BUFFER: u64 = 640;
+        let lacp = self.bond.as_ref().filter(|b| b.mode == BondMode::Lacp);
+        let Some(bond) = lacp else { return 0 };
+        let buffers = u64::from(self.workers) * u64::from(self.tx_descriptors) + 64;
+        let bytes = bond.members.len() as u64 * buffers * BUFFER;
+        bytes.div_ceil(1 << 20) as u32 + 1
+    }
+
     /// Buffers that its queues may hold, one pair for each worker.
     pub(in super::super) fn descriptors(&self) -> u32 {
-        let (rx, tx) = held(&self.device, self.rx_descriptors, self.tx_descriptors);
+        let (rx, tx) = self.held(self.rx_descriptors, self.tx_descriptors);
         u32::from(self.workers) * (rx + tx)
+    }
+
+    /// Buffers that a receive queue of `rx` descriptors and a transmit queue of `tx` may hold, on
+    /// all its devices together.
+    pub(super) fn held(&self, rx: u16, tx: u16) -> (u32, u32) {
+        let each = self.devices().iter().map(|device| held(device, rx, tx));
+        each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 }
 
-/// Buffers that a receive queue of `rx` descriptors and a transmit queue of `tx` may hold.
-pub(super) fn held(device: &str, rx: u16, tx: u16) -> (u32, u32) {
+/// Buffers that a receive queue of `rx` descriptors and a transmit queue of `tx` may hold on one
+/// device.
+fn held(device: &str, rx: u16, tx: u16) -> (u32, u32) {
     /// libxdp's XSK_RING_CONS__DEFAULT_NUM_DESCS: net_af_xdp's rings, whatever is asked for.
     const XDP_RING: u16 = 2048;
     let least = if device.starts_with("net_af_xdp") {

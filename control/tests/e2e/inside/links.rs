@@ -1,0 +1,4 @@
+//! What lies between a port and its switch: VLANs, bonds.
+
+mod bonds;
+mod vlans;
