@@ -12,7 +12,9 @@ use crate::api::documents::{Service, Services, Snat, Traffic};
 /// Lists virtual services and their real servers
 ///
 /// A service's line sums up its servers'. FORWARD is named as in ipvsadm: Masq is NAT, Route is
-/// DR, Snat a rule of [[snat]] with its pool's addresses (IN is what real servers send then), Tunnel is TUN with what `ipvsadm --tun-info` shows of it. STATE: `active` servers take new connections, `drained`
+/// DR, Tunnel is TUN with what `ipvsadm --tun-info` shows of it. Snat is a rule of `[[snat]]` for what
+/// real servers open themselves: its lines are its pool's addresses, and IN is what the servers send.
+/// STATE: `active` servers take new connections, `drained`
 /// ones (weight 0) keep what they have, `leaving` ones were removed and go with their last
 /// connection, `full` ones have as many connections as their threshold allows; a service shows
 /// `syn-proxy` while its clients must prove themselves by SYN cookies. ACTIVE and INACT are the

@@ -673,6 +673,72 @@ fn nobody_opens_from_the_wrong_side() {
     }
 }
 
+/// The services of [`director`] with pool addresses of these weights, whose connections end if
+/// `dismissed`.
+fn drained(weights: [u32; 4], dismissed: bool) -> Snapshot {
+    let plain = snapshot_of(VIP4, "10.1.0.11:80", vec![rule(Some("out"))], &POOL).build(0);
+    let mut b = SnapshotBuilder::default();
+    b.servers_of(&plain);
+    for service in plain.services() {
+        let mut service = service.clone();
+        for candidate in service.servers.iter_mut().filter(|c| c.id.0 >= FIRST_ID) {
+            let address = POOL
+                .iter()
+                .position(|a| candidate.address.ip() == a.parse::<IpAddr>().unwrap());
+            candidate.weight = weights[address.unwrap()];
+            let mut server = *plain.server(candidate.id).unwrap();
+            server.policy.dismissed = dismissed;
+            b.server(server);
+        }
+        b.service(Arc::new(service));
+    }
+    b.snat(Arc::new(SnatRules::new(plain.snat().rules().to_vec())))
+        .build(3)
+}
+
+/// A pool's address that drains keeps what it has and gets nothing new; one that is dismissed ends
+/// what it has at both sides.
+#[test]
+fn addresses_drain_and_are_dismissed() {
+    for shape in shapes() {
+        let mut d = director(&shape);
+        let open = |d: &mut Director, port| {
+            let from = server_addr(11, port).into();
+            let out = d.exchange(LAN, &packet(Proto::Tcp, from, at(FAR4), SYN).build());
+            out.into_iter().next().map(|(_, f)| f)
+        };
+        let first = open(&mut d, 5000).unwrap();
+        only(d.exchange(WAN, &answer(&first, SYN | ACK).build()));
+        let ack = packet(Proto::Tcp, at(INSIDE4), at(FAR4), ACK).build();
+        only(d.exchange(LAN, &ack));
+        let used = seen(&first).1.ip();
+        let weights = POOL.map(|a| u32::from(used != a.parse::<IpAddr>().unwrap()));
+        publish(&mut d, drained(weights, false));
+        let second = open(&mut d, 5001).unwrap();
+        assert_ne!(seen(&second).1.ip(), used);
+        let (_, f) = only(d.exchange(LAN, &ack));
+        assert_eq!(seen(&f).1, seen(&first).1, "what stands stays");
+        publish(&mut d, drained([0; 4], false));
+        assert_eq!(open(&mut d, 5002), None);
+        assert_eq!(d.drops(DropReason::SnatExhausted), 1);
+
+        publish(&mut d, drained([0; 4], true));
+        let mut asked: Vec<_> = d.collect().iter().map(|(to, f)| (*to, ends(f).1)).collect();
+        asked.sort_by_key(|(to, _)| *to);
+        let both = [(To::Port(WAN), seen(&first).1), (To::Port(LAN), at(FAR4))];
+        assert_eq!(asked, both, "where they are");
+        let mut says = packet(Proto::Tcp, at(INSIDE4), at(FAR4), ACK);
+        (says.seq, says.ack) = (7001, 9001);
+        let mut resets: Vec<_> = d.exchange(LAN, &says.build());
+        resets.sort_by_key(|(to, _)| *to);
+        let resets: Vec<_> = resets.iter().map(|(to, f)| (*to, ends(f).1)).collect();
+        assert_eq!(resets, both);
+        assert!(d.listing().is_empty());
+        assert_eq!(d.sum(|c| c.conns_dismissed.get()), 2, "one was half-open");
+        d.assert_books();
+    }
+}
+
 /// Limits are a pool's as they are a service's: so many connections of each source, and packets.
 #[test]
 fn each_server_has_its_limits() {
