@@ -131,8 +131,12 @@ pub(super) fn human(list: &Blacklisted) -> String {
     }
     let mut text = String::new();
     table.write_to(&mut text);
-    let (entries, kib) = (list.all as u64, list.bytes.div_ceil(1024) as u64);
-    let _ = writeln!(text, "\n{} entries, {} KiB", grouped(entries), grouped(kib));
+    let kib = list.bytes.div_ceil(1024) as u64;
+    let entries = match list.all {
+        1 => "1 entry".to_owned(),
+        n => format!("{} entries", grouped(n as u64)),
+    };
+    let _ = writeln!(text, "\n{entries}, {} KiB", grouped(kib));
     text
 }
 
@@ -178,6 +182,12 @@ mod tests {
             told(&list, "is shut out").lines().next(),
             Some("192.0.2.0/24 is shut out for 10m")
         );
+        let one = Blacklisted {
+            entries: list.entries[..1].to_vec(),
+            all: 1,
+            bytes: 700,
+        };
+        assert!(human(&one).ends_with("\n\n1 entry, 1 KiB\n"));
         assert_eq!(
             human(&Blacklisted {
                 entries: vec![],

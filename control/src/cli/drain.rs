@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Output;
+use super::address::address;
 use super::number::grouped;
 use crate::api::client;
 use crate::api::documents::Draining;
@@ -22,6 +23,7 @@ pub(super) struct Options {
     /// The service's name
     service: String,
     /// The real server: its address and port, as `weir services` shows it
+    #[arg(value_parser = address)]
     server: SocketAddr,
     /// Back into service
     #[arg(long, conflicts_with_all = ["no_wait", "timeout", "reset_after"])]

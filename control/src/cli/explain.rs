@@ -10,6 +10,7 @@ use anyhow::Context;
 use weir_dataplane::Proto;
 
 use super::Output;
+use super::address::address;
 use super::conns;
 use super::number::{clock, count};
 use super::table::{Align, Table};
@@ -49,12 +50,13 @@ pub(super) struct Options {
     // Not a doc comment: rustdoc takes the brackets for a link.
     #[arg(
         value_name = "CIP:PORT",
+        value_parser = address,
         conflicts_with = "pcap",
         help = "Where the packet comes from: 192.0.2.7:40000, [2001:db8::7]:40000"
     )]
     client: Option<SocketAddr>,
     /// Where it goes to
-    #[arg(value_name = "VIP:PORT", conflicts_with = "pcap")]
+    #[arg(value_name = "VIP:PORT", value_parser = address, conflicts_with = "pcap")]
     service: Option<SocketAddr>,
     /// Ask about every packet of this capture (pcap or pcapng, Ethernet)
     #[arg(long, value_name = "FILE")]

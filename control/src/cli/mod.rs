@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::api::DEFAULT_SOCKET;
 
+mod address;
 mod blacklist;
 mod check;
 mod conns;

@@ -202,8 +202,12 @@ pub(super) fn candidates<'a>(
 pub(super) fn differences(before: Turnover, after: Turnover) -> Vec<String> {
     let mut keys = Vec::new();
     if before.slow_start != after.slow_start {
-        let (old, new) = (before.slow_start, after.slow_start);
-        keys.push(format!("slow_start {old:?} to {new:?}"));
+        let show = |time: Duration| match time.is_zero() {
+            true => "none".to_owned(),
+            false => format!("{time:?}"),
+        };
+        let (old, new) = (show(before.slow_start), show(after.slow_start));
+        keys.push(format!("slow_start {old} to {new}"));
     }
     if before.removal != after.removal {
         let show = |removal| match removal {
