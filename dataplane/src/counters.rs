@@ -277,6 +277,14 @@ pub struct WorkerCounters {
     pub cookies_valid: Cell,
     /// SYN proxy: SYNs sent again to servers that had not answered.
     pub syns_repeated: Cell,
+    /// Data connections announced on control connections (FTP).
+    pub data_expected: Cell,
+    /// Data connections opened.
+    pub data_conns: Cell,
+    /// Announcements refused: not the client's own address (a bounce), or a port below 1024.
+    pub helper_refused: Cell,
+    /// Announcements that could not be read or changed, in pieces over several segments.
+    pub helper_missed: Cell,
     /// Turns of the loop that found nothing to do.
     pub idle_polls: Cell,
     /// Turns of the loop that found work.
@@ -418,6 +426,10 @@ impl WorkerCounters {
             cookies_sent: Cell::default(),
             cookies_valid: Cell::default(),
             syns_repeated: Cell::default(),
+            data_expected: Cell::default(),
+            data_conns: Cell::default(),
+            helper_refused: Cell::default(),
+            helper_missed: Cell::default(),
             idle_polls: Cell::default(),
             busy_polls: Cell::default(),
             ports: (0..ports).map(|_| PortCounters::default()).collect(),

@@ -19,6 +19,7 @@ mod cpu;
 pub mod defense;
 pub mod forward;
 pub mod frag;
+pub mod helper;
 pub mod io;
 pub mod lip;
 pub mod packet;

@@ -35,9 +35,11 @@ mod carried;
 mod carried_parts;
 mod errands;
 mod evict;
+mod expected;
 mod family;
 mod farewell;
 mod fragments;
+mod helped;
 mod icmp;
 mod limited;
 mod marked;
@@ -172,6 +174,11 @@ impl<Q: PortQueue> Worker<Q> {
             return self.conclude6(lane, frame, &flow, Some(hit), Arrival::Handed, now);
         } else if let Some(answered) = self.find_answered(flow) {
             return self.answer_past_us(lane, frame, flow, answered, now);
+        }
+        if self.expected.is_on()
+            && let Some(expected) = self.find_expected(flow, now)
+        {
+            return self.meet(lane, frame, flow, &expected, now);
         }
         self.note_proof(&frame, flow, now);
         let first = self.first(lane, &frame);

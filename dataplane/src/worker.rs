@@ -21,6 +21,8 @@ use crate::defense::Policer;
 use crate::defense::limits::Limiter;
 use crate::defense::pressure::Defense;
 use crate::frag;
+use crate::helper::Helper;
+use crate::helper::expected::Expectations;
 use crate::io::{BURST, Burst, Frame, FramePool, PortQueue};
 use crate::lip::LocalPorts;
 use crate::packet::ids::IpIds;
@@ -31,7 +33,7 @@ use crate::pipeline::{
 };
 use crate::route::{Fib, Hop, NeighbourId, NeighbourUpdate, Neighbours, Parking, PathMtus};
 use crate::sched::{Loads, Memory};
-use crate::service::{Candidate, Snapshot};
+use crate::service::{Candidate, Service, Snapshot};
 use crate::steer::{
     Alignment, FragmentOf, Handoff, HandoffKind, KernelEnd, Links, Message, Steer, UselessKey,
     transmitter,
@@ -204,6 +206,8 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) records: SideTable,
     /// Which servers clients go to.
     pub(crate) templates: Templates,
+    /// Data connections that were announced.
+    pub(crate) expected: Expectations,
     /// Always there between bursts.
     pub(crate) columns: Option<Box<Columns>>,
     commands: Consumer<Command>,
@@ -291,6 +295,7 @@ impl<Q: PortQueue> Worker<Q> {
             asking: None,
             records,
             templates,
+            expected: Expectations::new(secret),
             columns: Some(Box::default()),
             commands,
             events,
@@ -537,6 +542,7 @@ impl<Q: PortQueue> Worker<Q> {
         self.fragments.expire(now, EXPIRED_A_TURN, &mut lost);
         self.path_mtus.expire(now);
         looked += self.repeat_syns(now);
+        self.expected.expire(now);
         self.note_held();
         looked
     }
@@ -612,6 +618,8 @@ impl<Q: PortQueue> Worker<Q> {
             self.defense.weed();
         }
         self.proxies.follow(&self.snapshot, &snapshot);
+        let helps = |s: &Service| s.policy.helper != Helper::none;
+        self.expected.provide(snapshot.services().any(helps));
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -746,6 +754,8 @@ fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usiz
             let _ = notes.borrow_mut().controlled.try_push((template, stands));
         }
     };
+    // Data connections that go on, by the inbound keys of their control connections.
+    let mut lingering = ArrayVec::<Key6, 128>::new();
     let conns = &mut K::side_mut(&mut worker.sides).conns;
     let (records, proxies, snapshot) = (&mut worker.records, &mut worker.proxies, &worker.snapshot);
     let looked = conns.expire(
@@ -763,12 +773,18 @@ fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usiz
                 note(conn, false);
             }
         },
-        |conn| note(conn, true),
+        |conn| {
+            note(conn, true);
+            if let Some(control) = conn.control() {
+                let _ = lingering.try_push(control.widened()); // at most one for each record
+            }
+        },
     );
     if expired > 0 {
         counters.conns_expired.add(expired);
         counters.conns.set(worker.sides.len());
     }
+    worker.pass_lingering(&lingering, now);
     worker.pass_notes(&notes.borrow()); // 11 kB, not to be moved
     looked
 }

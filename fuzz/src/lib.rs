@@ -14,11 +14,12 @@ use weir_dataplane::counters::Totals;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::{GueChecksum, Tunnel};
+use weir_dataplane::helper::Helper;
 use weir_dataplane::packet::{self, Key, Parsed, build};
 use weir_dataplane::replay::{Replay, Scene, ScenePort};
 use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarget};
 use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
-use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, SnapshotBuilder};
+use weir_dataplane::service::{Candidate, Policy, Server, Service, ServiceKey, SnapshotBuilder};
 use weir_dataplane::steer::Alignment;
 use weir_dataplane::{Mac, PortId, Proto, ServerId, ServiceId, Tick};
 
@@ -51,6 +52,8 @@ pub struct Kind {
     pub tunnel: Option<Tunnel>,
     /// How the client's address is told.
     pub client_address: ClientAddress,
+    /// What reads its connections.
+    pub helper: Helper,
 }
 
 /// Every protocol by every mode in every family, and every carrier.
@@ -84,6 +87,7 @@ pub fn kinds() -> Vec<Kind> {
                 forward,
                 tunnel,
                 client_address,
+                helper: Helper::none,
             };
             let carriers = ClientAddress::ALL.iter().filter(|c| c.carries(proto));
             kinds.extend(carriers.map(|c| kind(ForwardMode::fullnat, None, *c)));
@@ -93,6 +97,21 @@ pub fn kinds() -> Vec<Kind> {
                 kinds.extend(others.map(|mode| kind(mode, None, ClientAddress::none)));
             }
         }
+    }
+    kinds
+}
+
+/// FTP by all that its helper is for.
+#[must_use]
+pub fn ftp_kinds() -> Vec<Kind> {
+    let mut kinds = kinds();
+    kinds.retain(|k| {
+        let plain = k.client_address == ClientAddress::none;
+        let answered = matches!(k.forward, ForwardMode::nat | ForwardMode::fullnat);
+        k.proto == Proto::Tcp && plain && answered
+    });
+    for kind in &mut kinds {
+        kind.helper = Helper::ftp;
     }
     kinds
 }
@@ -160,7 +179,10 @@ pub fn scene(kinds: &[Kind], workers: u8) -> Scene {
                 .into_iter()
                 .collect(),
             client_address: kind.client_address,
-            policy: Default::default(),
+            policy: Policy {
+                helper: kind.helper,
+                ..Policy::default()
+            },
         }));
     }
     let route = |prefix, len, port, gateway: Option<&str>, source| Route {

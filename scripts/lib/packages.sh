@@ -11,7 +11,7 @@ packages_build=(dpdk dpdk-dev libdpdk-dev librte-meta-all clang-14 libclang-14-d
 packages_play=(iproute2 iputils-ping procps util-linux ethtool tcpdump nginx-light curl wrk
     apache2-utils jq)
 # To test, beyond these two.
-packages_test=(shellcheck tshark iperf3 bind9-dnsutils traceroute)
+packages_test=(shellcheck tshark iperf3 bind9-dnsutils traceroute vsftpd)
 # To test in a guest with Debian's stock kernel: QEMU, what its first file system is made of, what
 # indexes the kernel's modules, and ipvsadm for that kernel's own IPVS.
 packages_guest=(qemu-system-x86 busybox-static cpio kmod binutils ipvsadm)

@@ -39,6 +39,7 @@ pub(super) const SERVICE: &[Key] = &[
     Key::new("client_address", "\"none\""),
     Key::new("syn_proxy", "{ mode = \"auto\" }"),
     Key::new("access", "{ allow = [\"10.0.0.0/8\"] }"),
+    Key::new("helper", "\"ftp\""),
     Key::new("timeouts", "{ established = \"90s\" }"),
     Key::new("limits", "{ connections = 10_000 }"),
     Key::new("persistence", "{ timeout = \"300s\", netmask = 24 }"),
@@ -153,7 +154,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
         v6: family.as_ref().map(|f| f.value).or(of_address),
         protocol: protocol.as_ref().map(|p| p.value),
     };
-    let draft = ServiceDraft {
+    let mut draft = ServiceDraft {
         name: section.parsed(p, "name", scalars::label),
         v6: family.map(|f| f.value).or(of_address),
         address,
@@ -192,6 +193,7 @@ fn service<'t>(p: &mut Problems<'_>, section: Section<'t>) -> ServiceDraft<'t> {
         }
     }
     policy::syn_proxy::check(p, &draft);
+    draft.policy.helper = policy::helper(p, &draft);
     draft
 }
 

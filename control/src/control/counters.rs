@@ -48,6 +48,10 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         cookies_sent,
         cookies_valid,
         syns_repeated,
+        data_expected,
+        data_conns,
+        helper_refused,
+        helper_missed,
         idle_polls,
         busy_polls,
         ports: _,
@@ -203,6 +207,22 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "syns_repeated",
             "SYNs sent again to real servers that had not answered (syn_proxy).",
             syns_repeated,
+        ),
+        (
+            "data_expected",
+            "Data connections announced on control connections (FTP).",
+            data_expected,
+        ),
+        ("data_conns", "Data connections opened.", data_conns),
+        (
+            "helper_refused",
+            "Announcements refused: of another's address (a bounce), or of a port below 1024.",
+            helper_refused,
+        ),
+        (
+            "helper_missed",
+            "Announcements in pieces over several segments, which could not be read.",
+            helper_missed,
         ),
         (
             "idle_polls",

@@ -44,6 +44,10 @@ pub(super) fn of_service(before: &Policy, after: &Policy) -> Vec<String> {
     } else if old != new {
         keys.push("syn_proxy's limits".to_owned());
     }
+    if before.helper != after.helper {
+        let (before, after) = (before.helper.name(), after.helper.name());
+        keys.push(format!("helper {before} to {after}"));
+    }
     keys
 }
 

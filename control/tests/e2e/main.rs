@@ -28,6 +28,7 @@ mod defense;
 mod explain;
 mod failures;
 mod forwarding;
+mod ftp;
 mod inside;
 mod kinds;
 mod leaving;

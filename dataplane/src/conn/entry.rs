@@ -50,8 +50,9 @@ pub struct Conn<K: Key = Key4> {
     pub(crate) l4_diff: Diff,
     /// See `l4_diff`; addresses only, TTL aside.
     pub(crate) l3_diff: Diff,
-    /// Index into a side table (sequence deltas, byte counts); of SNAT the next hop to the far end
-    /// ([`Conn::far_hop`]); while free: the next free entry.
+    /// With [`Flags::SIDE`] an index into the side table. Without, of a data connection the ports
+    /// of its control connection's inbound key ([`Conn::control`]), and of SNAT the next hop to the
+    /// far end ([`Conn::far_hop`]). While free: the next free entry.
     pub(super) side: u32,
     /// The template that controls it, as [`TemplateRef`] packs it; 0: none.
     pub(super) template: [u32; 2],
@@ -343,15 +344,29 @@ impl<K: Key> Conn<K> {
     /// ordinary way again, if nothing else speaks against it.
     pub(crate) fn set_side(&mut self, record: Option<SideId>) {
         let others = Flags(self.flags.0 & !Flags::SIDE.0);
+        self.side = record.map_or(0, |SideId(at)| at);
         self.flags = match record {
-            Some(SideId(at)) => {
-                self.side = at;
-                others.with(Flags::SIDE).with_aside()
-            }
+            Some(_) => others.with(Flags::SIDE).with_aside(),
             // One-way connections stay aside when their first answer has passed, see `answered`.
             None if self.mode().is_one_way() => others,
             None => others.with_aside(),
         };
+    }
+
+    /// Makes it the data connection of the one with these inbound ports, between the same client
+    /// and virtual address. It has no record in the side table then.
+    pub(crate) fn belongs_to(&mut self, control: u32) {
+        debug_assert!(!self.flags.has(Flags::SIDE));
+        self.side = control;
+    }
+
+    /// The inbound key of the connection that announced this one.
+    pub(crate) fn control(&self) -> Option<K> {
+        let may_be = matches!(self.mode(), ForwardMode::nat | ForwardMode::fullnat)
+            && !self.flags.has(Flags::SIDE)
+            && self.is_connection();
+        let addrs = self.addrs[Direction::Inbound as usize];
+        (may_be && self.side != 0).then(|| K::of(addrs, self.side, Proto::Tcp))
     }
 
     /// Marks it as counted for limits.

@@ -6,11 +6,11 @@ use crate::packet::Key;
 
 /// A hash with a secret drawn at each start, so that nobody outside can aim at one line.
 #[derive(Debug, Clone)]
-pub(super) struct KeyedHash([u64; 4]);
+pub(crate) struct KeyedHash([u64; 4]);
 
 impl KeyedHash {
     /// `secret` is stretched (splitmix64): the multiplications need words with many bits set.
-    pub(super) fn new(secret: [u64; 4]) -> Self {
+    pub(crate) fn new(secret: [u64; 4]) -> Self {
         let mut state = 0u64;
         KeyedHash(secret.map(|word| {
             state = state.wrapping_add(word).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -23,7 +23,7 @@ impl KeyedHash {
     /// 64 well-mixed bits: two folded 64x64-bit multiplications, three for IPv6 (the scheme of
     /// wyhash and foldhash), some 3 ns less than AES without needing it of the processor.
     #[inline]
-    pub(super) fn of<K: Key>(&self, key: &K) -> u64 {
+    pub(crate) fn of<K: Key>(&self, key: &K) -> u64 {
         key.mixed(&self.0, folded_mul)
     }
 }

@@ -21,6 +21,8 @@ unsafe impl Zeroable for super::index::Line {}
 unsafe impl Zeroable for super::side::Record {}
 // SAFETY: plain numbers and newtypes of them.
 unsafe impl Zeroable for super::templates::Template {}
+// SAFETY: plain numbers, and arrays of them.
+unsafe impl Zeroable for super::help::HelpRecord {}
 // SAFETY: arrays of plain numbers.
 unsafe impl Zeroable for super::wheel::Chunk {}
 

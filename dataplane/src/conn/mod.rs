@@ -8,6 +8,7 @@
 
 pub mod entry;
 mod hash;
+pub(crate) mod help;
 mod index;
 #[allow(unsafe_code)]
 mod memory;
@@ -20,6 +21,7 @@ mod tests;
 mod wheel;
 
 pub use entry::{Conn, ConnId};
+pub(crate) use hash::KeyedHash;
 pub use memory::Pages;
 pub(crate) use table::Guess;
 pub use table::{Class, ConnTable, Eviction, Hit, Inserted, TableFull};

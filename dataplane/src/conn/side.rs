@@ -1,11 +1,12 @@
-//! What a few connections need beside their entry: who the client is, told to its server, and
-//! what that does to TCP's numbers.
+//! What a few connections need beside their entry: who the client is, told to its server; what
+//! their two handshakes, or a helper, do to TCP's numbers.
 //!
 //! A record is taken when such a connection opens and given back when its work is done, or with
 //! the connection. There are as many as connections, so there is always one; memory that was
 //! never used was never touched.
 #![forbid(unsafe_code)]
 
+use super::help::HelpRecord;
 use super::memory::{HugeArray, Pages};
 use crate::forward::carrier::ClientAddress;
 use crate::forward::splice::Splice;
@@ -34,6 +35,8 @@ pub(crate) struct Record {
     pub(crate) sent_at: Tick,
     /// TCP: where its two handshakes differ, if it had two.
     pub(crate) splice: Splice,
+    /// TCP: a helper reads it (FTP); see [`SideTable::help`].
+    pub(crate) helped: bool,
     /// The next free one, while this one is free.
     next: u32,
 }
@@ -75,6 +78,8 @@ const NIL: u32 = u32::MAX;
 /// The records of one worker.
 pub(crate) struct SideTable {
     records: HugeArray<Record>,
+    /// Beside each, for those that a helper reads: three times as large, and few.
+    helps: HugeArray<HelpRecord>,
     free: u32,
     fresh: u32,
     used: u32,
@@ -86,6 +91,7 @@ impl SideTable {
         Ok(SideTable {
             // Never from the reserved huge pages: few of them may ever be used.
             records: HugeArray::new(max as usize, Pages::Plain)?,
+            helps: HugeArray::new(max as usize, Pages::Plain)?,
             free: NIL,
             fresh: 0,
             used: 0,
@@ -115,6 +121,7 @@ impl SideTable {
             server_start: 0,
             sent_at: now,
             splice: Splice::default(),
+            helped: false,
             next: NIL,
         };
         Some(SideId(at))
@@ -138,6 +145,17 @@ impl SideTable {
     #[inline]
     pub(crate) fn get_mut(&mut self, id: SideId) -> &mut Record {
         &mut self.records[id.0 as usize]
+    }
+
+    /// Has a helper read the connection from now on.
+    pub(crate) fn be_helped(&mut self, id: SideId) {
+        self.records[id.0 as usize].helped = true;
+        self.helps[id.0 as usize] = HelpRecord::default();
+    }
+
+    /// What its helper remembers.
+    pub(crate) fn help(&mut self, id: SideId) -> &mut HelpRecord {
+        &mut self.helps[id.0 as usize]
     }
 }
 

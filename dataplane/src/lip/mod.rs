@@ -219,6 +219,46 @@ impl<K: Key> LocalPorts<K> {
         })
     }
 
+    /// As [`LocalPorts::lease`], at this local address and no other: `server` knows the client by
+    /// it already.
+    #[must_use]
+    pub fn lease_at(
+        &mut self,
+        steer: &Steer,
+        conns: &ConnTable<K>,
+        proto: Proto,
+        server_id: ServerId,
+        server: SocketAddr,
+        local: IpAddr,
+    ) -> Option<Leased<K>> {
+        let at = server_id.0 as usize % CURSORS;
+        let bare = K::between(proto, server, SocketAddr::new(local, 0))?;
+        let mut early = None;
+        for _ in 0..PROBES {
+            let mut cursor = self.cursors[at];
+            cursor.step(1, self.own.len() as u32);
+            cursor.ahead = None;
+            self.cursors[at] = cursor;
+            let ports = PortRange::ALL;
+            let candidate = self.candidate(steer, conns, server, bare, ports, &cursor)?;
+            let Candidate { reply, hash } = candidate;
+            let Some(Hit { id, .. }) = conns.lookup(hash, &reply) else {
+                return Some(Leased { reply, early: None });
+            };
+            let conn = conns.get(id);
+            if may_go(conn) && early.is_none_or(|(c, _)| is_safer(conn, c)) {
+                early = Some((
+                    conn,
+                    Leased {
+                        reply,
+                        early: Some(id),
+                    },
+                ));
+            }
+        }
+        early.map(|(_, leased)| leased)
+    }
+
     /// The candidate towards `server` where `cursor` is; `bare` is its reply key without a port.
     #[inline]
     fn candidate(

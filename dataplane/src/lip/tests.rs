@@ -46,6 +46,12 @@ fn comes_home<K: Key>(server: &str, lips: &LocalAddresses) {
                 let local = got.reply.destination();
                 assert!(local.port() >= FIRST_PORT && lips.iter().any(|l| l == local.ip()));
                 assert_eq!(steer.owner(&got.reply), CoreId(me));
+                // And so do those at the address of another connection.
+                let at =
+                    ports.lease_at(&steer, &conns, Proto::Tcp, ServerId(1), server, local.ip());
+                let at = at.expect("an empty table has free ports").reply;
+                assert_eq!((at.source(), at.destination().ip()), (server, local.ip()));
+                assert_eq!(steer.owner(&at), CoreId(me));
             }
         }
     }

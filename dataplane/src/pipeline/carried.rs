@@ -51,6 +51,9 @@ impl<Q: PortQueue> Worker<Q> {
     /// Sees to it that the server of a new connection is told its client's address, if its
     /// service wants that. `says`: the first packet's flags.
     pub(super) fn begin_carrying<K: Family>(&mut self, id: ConnId, says: u8, now: Tick) {
+        if self.expected.is_on() && self.begin_helping::<K>(id, says, now) {
+            return; // a data connection: no more than its files
+        }
         let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
         let server = self.snapshot.server(conn.server_id());
         let service = server.and_then(|s| self.snapshot.service(s.service));
@@ -64,20 +67,22 @@ impl<Q: PortQueue> Worker<Q> {
         {
             return;
         }
-        // As many records as connections: there is one.
-        let record = self.records.take(carrier, now);
+        // As many records as connections: there is one. A helper may have taken it.
+        let record = conn.side().or_else(|| self.records.take(carrier, now));
         debug_assert!(record.is_some());
         conn.set_side(record);
         if let Some(record) = record
             && conn.proto() == Proto::Tcp
         {
+            self.records.get_mut(record).carrier = carrier;
             let header = proxy::of(carrier, conn.client(), conn.virtual_(), Proto::Tcp);
             self.records.get_mut(record).inserted = header.map_or(0, |h| h.len() as u8);
         }
     }
 
     /// A packet of such a connection. Between the client's numbers and the server's, what Weir's
-    /// own handshakes changed (`pipeline/syn_proxy.rs`) comes next to the client.
+    /// own handshakes changed (`pipeline/syn_proxy.rs`) comes next to the client, what a helper
+    /// does (`pipeline/helped.rs`) next to the server, and the carrier between them.
     pub(super) fn carried<K: Family>(
         &mut self,
         lane: usize,
@@ -96,14 +101,20 @@ impl<Q: PortQueue> Worker<Q> {
             }
             return;
         }
+        let mut flow = *flow;
         if flow.key.proto() == Proto::Tcp {
-            match self.records.get_mut(record).carrier {
-                ClientAddress::toa => self.toa_out::<K>(&mut frame, flow, hit.id, record),
+            let known = self.records.get_mut(record);
+            let carrier = known.carrier;
+            if known.helped {
+                self.help(&mut frame, &mut flow, hit, record, now);
+            }
+            match carrier {
+                ClientAddress::toa => self.toa_out::<K>(&mut frame, &flow, hit.id, record),
                 ClientAddress::none => {}
-                _ => self.proxy_out(&mut frame, flow, record),
+                _ => self.proxy_out(&mut frame, &flow, record),
             }
         }
-        self.spliced_out(lane, frame, flow, hit, record, now);
+        self.spliced_out(lane, frame, &flow, hit, record, now);
     }
 
     /// A client's packet, in its own numbers and its server's.
@@ -156,7 +167,13 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         match hit.dir {
-            Direction::Inbound => self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now),
+            Direction::Inbound => {
+                let (mut frame, mut flow) = (frame, *flow);
+                if let Some(record) = self.is_helped::<K>(hit.id) {
+                    self.help(&mut frame, &mut flow, hit, record, now);
+                }
+                self.pass_on::<K, INBOUND>(lane, frame, &flow, hit, None, now);
+            }
             Direction::Outbound => self.pass_on::<K, OUTBOUND>(lane, frame, flow, hit, None, now),
         }
     }
@@ -176,7 +193,7 @@ impl<Q: PortQueue> Worker<Q> {
         if stream::number(frame.bytes(), flow, tcp::ACK_AT) != known.server_start {
             // The server has spoken, and the client has heard it: nothing more to tell.
             known.carrier = ClientAddress::none;
-            if known.splice.stage == Stage::Plain {
+            if known.splice.stage == Stage::Plain && !known.helped {
                 let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
                 conn.set_side(None);
                 self.records.give_back(record);

@@ -43,7 +43,7 @@ impl<Q: PortQueue> Worker<Q> {
             return self.counters.dropped(DropReason::NoConnection);
         };
         let known = self.records.get_mut(record);
-        if known.splice.stage != Stage::Plain {
+        if known.splice.stage != Stage::Plain || known.helped {
             // Numbers that change are in a whole header.
             return self.counters.dropped(DropReason::FragmentOfProxied);
         }

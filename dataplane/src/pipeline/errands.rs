@@ -127,6 +127,14 @@ impl<Q: PortQueue> Worker<Q> {
             Message::Keep(keys) => {
                 self.redirect(keys, from, now);
             }
+            Message::Expect(expected) => self.expected.put(expected, now),
+            Message::Forget(wanted) => self.expected.remove(&wanted),
+            Message::Call(expected) => {
+                if let Some((port, frame)) = frame {
+                    self.called(usize::from(port.0), frame, &expected, now);
+                }
+            }
+            Message::Linger(control) => self.go_on_lingering(&control, now),
             Message::PathMtu { to, mtu } => self.hear_path_mtu(to, mtu, now),
             Message::Release(keys) => match keys.outbound.unmapped() {
                 Some(outbound) => self.end_redirect::<Key4>(&outbound, keys, from),
@@ -136,7 +144,7 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// Passes answers of a connection on to `opener` from now on, if their key is free.
-    fn redirect(&mut self, keys: Keys, opener: CoreId, now: Tick) -> bool {
+    pub(super) fn redirect(&mut self, keys: Keys, opener: CoreId, now: Tick) -> bool {
         match (keys.inbound.unmapped(), keys.outbound.unmapped()) {
             (Some(inbound), Some(outbound)) => {
                 self.redirect_in::<Key4>((inbound, outbound), opener, now)

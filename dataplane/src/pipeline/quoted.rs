@@ -6,6 +6,7 @@
 //!  about a client's segment    its number is n lower than quoted     (PROXY over TCP)
 //!  about a server's segment    what it acknowledges is n higher
 //!  about a client's datagram   n bytes less, and no header in it     (PROXY over UDP)
+//!  about either's segment      its number as before lines changed    (a helper)
 //! ```
 //! Options that Weir put into a packet (TOA, UOA) stay in the quote; nobody reads them there.
 #![forbid(unsafe_code)]
@@ -35,6 +36,11 @@ impl<Q: PortQueue> Worker<Q> {
     ) -> u16 {
         let known = *self.records.get_mut(record);
         let tcp = quote.protocol == ipv4::TCP;
+        if known.helped {
+            // Next to the server: of a client's number it changed what the carrier had made of it.
+            let quoted = self.records.help(record).shifts[1 - dir as usize];
+            quoted.put_back(frame.bytes_mut(), quote);
+        }
         match (dir, known.carrier, tcp) {
             (Direction::Outbound, ClientAddress::toa, true) => toa::len(ends.0),
             (Direction::Outbound, ClientAddress::uoa, false) => uoa::LEN as u16,

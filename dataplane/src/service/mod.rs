@@ -273,6 +273,12 @@ impl Snapshot {
         self.service(id)?.policy.persistence.map(|_| id)
     }
 
+    /// Whether a service of its own has this address and port.
+    #[must_use]
+    pub fn listens(&self, proto: Proto, at: SocketAddr) -> bool {
+        self.by_key.contains_key(&packed(proto, at.ip(), at.port()))
+    }
+
     /// The marking rules.
     #[must_use]
     pub fn marks(&self) -> &Marks {

@@ -12,6 +12,7 @@ use super::quic::{Quic, QuicServerId};
 use super::snat::SnatPool;
 use crate::defense::access::Access;
 use crate::defense::syn_proxy::SynProxy;
+use crate::helper::Helper;
 
 /// Of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Policy {
     pub limits: Limits,
     /// Of a pool of SNAT, what it gives.
     pub snat: SnatPool,
+    /// What reads its connections for the others that they announce.
+    pub helper: Helper,
 }
 
 /// How much a service and each of its clients may have. What is more than that is refused, and

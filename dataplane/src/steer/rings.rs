@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::conn::templates::{TemplateKey, TemplateRef};
+use crate::helper::expected::{Expected, Wanted};
 use crate::packet::Key6;
 use crate::types::{CoreId, PortId, ServerId};
 
@@ -117,6 +118,14 @@ pub enum Message {
     Keep(Keys),
     /// The connection is gone.
     Release(Keys),
+    /// A control connection announced this one: expect it.
+    Expect(Expected),
+    /// It came, or another one was announced: expect it no more.
+    Forget(Wanted),
+    /// With a server's first packet, to the owner of its client's packets: open this one.
+    Call(Expected),
+    /// A data connection of the one with this inbound key goes on.
+    Linger(Key6),
     /// A router says that packets to a tunnel's far end may have `mtu` bytes at most.
     PathMtu {
         /// The far end.

@@ -236,7 +236,7 @@ fn toa_from_the_handshakes_end_until_the_server_was_heard() {
 pub(crate) fn header(carrier: ClientAddress, client: &str, vip: &str) -> Vec<u8> {
     let (c, v) = (at(client), at(vip));
     if carrier == ClientAddress::proxy_v1 {
-        let (family, c_ip, v_ip) = match client == CLIENT4 {
+        let (family, c_ip, v_ip) = match c.is_ipv4() {
             true => ("TCP4", "192.0.2.7", "10.0.0.10"),
             false => ("TCP6", "2001:db8:c:0:0:0:0:7", "2001:db8:0:0:0:0:0:10"),
         };

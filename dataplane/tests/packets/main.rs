@@ -8,6 +8,7 @@ mod defense;
 mod errors;
 mod farewell;
 mod fragments;
+mod ftp;
 mod judged;
 mod kinds;
 mod modes;

@@ -3,13 +3,16 @@
 #![forbid(unsafe_code)]
 
 pub(super) mod access;
+mod helper;
 pub(super) mod limits;
 mod one_packet;
 mod quic;
 pub(super) mod syn_proxy;
 mod thresholds;
 
+pub(super) use helper::helper;
 use weir_dataplane::Proto;
+use weir_dataplane::helper::Helper;
 use weir_dataplane::service::{Policy, ServerPolicy, SnatPool};
 
 use super::reader::{Problems, Section};
@@ -40,6 +43,7 @@ pub(super) fn of_service(p: &mut Problems<'_>, section: &Section<'_>, about: Abo
         limits: limits::limits(p, section),
         syn_proxy: syn_proxy::syn_proxy(p, section),
         snat: SnatPool::default(),
+        helper: Helper::none, // depends on the servers: see `helper`
     }
 }
 

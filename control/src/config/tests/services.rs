@@ -4,6 +4,7 @@ use weir_dataplane::Proto;
 use weir_dataplane::conn::state::State;
 use weir_dataplane::defense::syn_proxy::{Mode, SynProxy};
 use weir_dataplane::forward::ForwardMode;
+use weir_dataplane::helper::Helper;
 use weir_dataplane::sched::{Options, Rows, SchedulerKind};
 use weir_dataplane::service::{Excess, Limits, Policy, QuicServerId, Rates, Thresholds};
 
@@ -325,4 +326,35 @@ fn syn_proxies_are_said_in_a_word_or_in_a_table() {
             resets: false,
         }
     );
+}
+
+/// FTP's helper is there where it is needed, and where it is asked for.
+#[test]
+fn the_ftp_helper() {
+    let helper = |from: &str, to: &str| {
+        let text = MINIMAL.replace(from, to);
+        right(&text).services[0].policy.helper
+    };
+    let at_21 = "198.51.100.10:21\"";
+    assert_eq!(
+        helper("198.51.100.10:80\"", "198.51.100.10:80\""),
+        Helper::none
+    );
+    assert_eq!(helper("198.51.100.10:80\"", at_21), Helper::ftp);
+    let rows = [
+        ("helper = \"none\"", Helper::none),
+        ("forward = \"nat\"", Helper::ftp),
+        ("forward = \"tun\"", Helper::none),
+    ];
+    for (more, expected) in rows {
+        let local = "local_addresses = [\"10.20.0.64-10.20.0.71\"]";
+        let text = MINIMAL.replace("198.51.100.10:80\"", at_21);
+        let text = match more.contains("forward") {
+            true => text.replace(local, more).replace(":8080", ":21"),
+            false => text.replace(local, &format!("{local}\n{more}")),
+        };
+        assert_eq!(right(&text).services[0].policy.helper, expected, "{more}");
+    }
+    let asked = "198.51.100.10:2121\"\nhelper = \"ftp\"";
+    assert_eq!(helper("198.51.100.10:80\"", asked), Helper::ftp);
 }

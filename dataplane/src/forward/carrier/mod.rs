@@ -116,7 +116,7 @@ pub(crate) fn tcp_data_len<K: Key>(frame: &[u8], flow: &Flow<K>) -> usize {
 
 /// Gives an IP packet another length, in its header and in `flow`; what that adds to the sum over
 /// TCP's or UDP's pseudo-header.
-pub(super) fn resize<K: Key>(frame: &mut [u8], flow: &mut Flow<K>, ip_len: u16) -> Diff {
+pub(crate) fn resize<K: Key>(frame: &mut [u8], flow: &mut Flow<K>, ip_len: u16) -> Diff {
     const TOTAL_LEN_AT: usize = eth::HEADER_LEN + 2;
     let old = flow.ip_len;
     let diff = Diff::of(&[(u32::from(old), u32::from(ip_len))]);
@@ -133,7 +133,7 @@ pub(super) fn resize<K: Key>(frame: &mut [u8], flow: &mut Flow<K>, ip_len: u16) 
 }
 
 /// Changes a TCP header in place and mends its checksum by what changed.
-pub(super) fn mended<K: Key>(frame: &mut [u8], flow: &Flow<K>, change: impl FnOnce(&mut [u8])) {
+pub(crate) fn mended<K: Key>(frame: &mut [u8], flow: &Flow<K>, change: impl FnOnce(&mut [u8])) {
     let len = tcp_header_len(frame, flow);
     let Some(header) = frame
         .get_mut(usize::from(flow.l4)..)
@@ -147,7 +147,7 @@ pub(super) fn mended<K: Key>(frame: &mut [u8], flow: &Flow<K>, change: impl FnOn
     mend(header, diff);
 }
 
-fn mend(tcp_header: &mut [u8], diff: Diff) {
+pub(crate) fn mend(tcp_header: &mut [u8], diff: Diff) {
     let sum = be16(tcp_header, tcp::CHECKSUM_AT);
     put16(tcp_header, tcp::CHECKSUM_AT, diff.apply(sum));
 }

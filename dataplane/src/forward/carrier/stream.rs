@@ -99,7 +99,12 @@ pub(crate) fn shift_quoted(frame: &mut [u8], quote: &Quote, n: u8, seen: Seen) {
 }
 
 /// Changes a number in a quoted header, and what is quoted of its checksum.
-fn quoted_number(frame: &mut [u8], quote: &Quote, at: usize, change: impl FnOnce(u32) -> u32) {
+pub(crate) fn quoted_number(
+    frame: &mut [u8],
+    quote: &Quote,
+    at: usize,
+    change: impl FnOnce(u32) -> u32,
+) {
     let quoted = frame.get_mut(usize::from(quote.l4)..usize::from(quote.end));
     let Some(header) = quoted.filter(|quoted| quoted.len() >= at + 4) else {
         return;
