@@ -43,7 +43,16 @@ fn shows(lab: &Lab, family: Family, behind: usize, title: &str) {
     expected[0] = Some(director);
     let udp = format!("-U -p {SILENT}");
     for how in ["-T -p 80", &udp] {
-        assert_eq!(trace(lab, how, vip), expected, "{title}, {family:?}, {how}");
+        // Each probe is sent but once, and nobody promises that it arrives.
+        let mut hops = Vec::new();
+        for _ in 0..3 {
+            hops = trace(lab, how, vip);
+            println!("{title}, {family:?}, {how}: {hops:?}");
+            if hops == expected {
+                break;
+            }
+        }
+        assert_eq!(hops, expected, "{title}, {family:?}, {how}");
     }
 }
 
