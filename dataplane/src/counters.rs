@@ -255,6 +255,8 @@ pub struct WorkerCounters {
     pub templates: Cell,
     /// Templates given up because their table was full.
     pub templates_evicted: Cell,
+    /// Templates forgotten by `drop_entry`: none of their connections was ever established.
+    pub templates_shed: Cell,
     /// Connections of real servers' own opened by SNAT; they count among `conns_opened` too.
     pub snat_opened: Cell,
     /// Local ports taken early from a connection in TIME_WAIT, under shortage.
@@ -415,6 +417,7 @@ impl WorkerCounters {
             limit_untracked: Cell::default(),
             templates: Cell::default(),
             templates_evicted: Cell::default(),
+            templates_shed: Cell::default(),
             snat_opened: Cell::default(),
             lip_early_reuse: Cell::default(),
             icmp_errors: Cell::default(),

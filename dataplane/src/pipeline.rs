@@ -369,7 +369,11 @@ impl<Q: PortQueue> Worker<Q> {
         let conn = conns.get(id);
         let (before, server) = (conn.state(), conn.server_id());
         let settles = conn.flags().has(Flags::HALF_OPEN) && !after.is_half_open();
+        let assures = after.is_established() && conn.template().is_some();
         conns.set_state(id, after);
+        if assures {
+            self.assure::<K>(id);
+        }
         if settles {
             self.settle::<K>(id);
         }

@@ -14,7 +14,7 @@ use rtrb::{Consumer, Producer};
 use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
 use crate::conn::side::SideTable;
 use crate::conn::state::Standing;
-use crate::conn::templates::Templates;
+use crate::conn::templates::{Heard, Templates};
 use crate::conn::{Conn, ConnTable, Pages};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
@@ -751,7 +751,10 @@ fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usiz
             let _ = notes.borrow_mut().redirected.try_push((keys, stands));
         }
         if let Some(template) = conn.template() {
-            let _ = notes.borrow_mut().controlled.try_push((template, stands));
+            let _ = notes
+                .borrow_mut()
+                .controlled
+                .try_push((template, Heard::stands(stands)));
         }
     };
     // Data connections that go on, by the inbound keys of their control connections.

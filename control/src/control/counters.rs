@@ -37,6 +37,7 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
         limit_untracked,
         templates,
         templates_evicted,
+        templates_shed,
         snat_opened,
         lip_early_reuse,
         icmp_errors,
@@ -147,6 +148,11 @@ fn cells(counters: &WorkerCounters) -> Vec<(&'static str, &'static str, &Cell)> 
             "templates_evicted",
             "Persistence templates given up because their table was full.",
             templates_evicted,
+        ),
+        (
+            "templates_shed",
+            "Persistence templates forgotten by drop_entry: no connection was ever established.",
+            templates_shed,
         ),
         (
             "limit_untracked",

@@ -13,7 +13,6 @@ use std::net::SocketAddr;
 
 use super::side::SideId;
 use super::state::{Direction, State};
-use super::templates::TemplateRef;
 use crate::forward::ForwardMode;
 use crate::packet::checksum::Diff;
 use crate::packet::{Key, Key4};
@@ -40,7 +39,7 @@ pub struct Conn<K: Key = Key4> {
     state: State,
     /// IP protocol number; 0 marks a free entry.
     pub(super) proto: u8,
-    flags: Flags,
+    pub(super) flags: Flags,
     /// When it runs out, unless a packet comes.
     pub(super) deadline: Tick,
     /// The client side's next hop, valid while `route_epoch` is the FIB's.
@@ -54,7 +53,7 @@ pub struct Conn<K: Key = Key4> {
     /// of its control connection's inbound key ([`Conn::control`]), and of SNAT the next hop to the
     /// far end ([`Conn::far_hop`]). While free: the next free entry.
     pub(super) side: u32,
-    /// The template that controls it, as [`TemplateRef`] packs it; 0: none.
+    /// The template that controls it, as [`TemplateRef`](super::templates::TemplateRef) packs it; 0: none.
     pub(super) template: [u32; 2],
     /// Packets from the client, saturating.
     pub(crate) in_packets: u16,
@@ -113,7 +112,7 @@ impl Flags {
     }
 
     /// With [`Flags::ASIDE`] if any of the others concerns packets, without it if none does.
-    const fn with_aside(self) -> Flags {
+    pub(super) const fn with_aside(self) -> Flags {
         const CONCERN_PACKETS: Flags = Flags::ONE_WAY
             .with(Flags::TRANSLATED)
             .with(Flags::REDIRECT)
@@ -351,6 +350,7 @@ impl<K: Key> Conn<K> {
             None if self.mode().is_one_way() => others,
             None => others.with_aside(),
         };
+        self.stay_aside();
     }
 
     /// Makes it the data connection of the one with these inbound ports, between the same client
@@ -378,9 +378,10 @@ impl<K: Key> Conn<K> {
         };
     }
 
-    /// Whether its packets need to be counted and no more: they go the ordinary way after that.
+    /// Whether its packets need to be counted, or their answer awaited, and no more: they go the
+    /// ordinary way after that.
     #[inline]
-    pub(crate) fn is_only_metered(&self) -> bool {
+    pub(crate) fn is_only_watched(&self) -> bool {
         let others = Flags(self.flags.0 & !Flags::METERED.0);
         !self.mode().is_one_way() && !others.with_aside().has(Flags::ASIDE)
     }
@@ -393,19 +394,7 @@ impl<K: Key> Conn<K> {
             false if self.mode().is_one_way() => others,
             false => others.with_aside(),
         };
-    }
-
-    /// The template that controls it.
-    #[inline]
-    pub(crate) fn template(&self) -> Option<TemplateRef> {
-        TemplateRef::unpacked(self.template)
-    }
-
-    /// Has a template control it, or none; which one did before.
-    pub(crate) fn set_template(&mut self, template: Option<TemplateRef>) -> Option<TemplateRef> {
-        let before = self.template();
-        self.template = template.map_or([0; 2], TemplateRef::packed);
-        before
+        self.stay_aside();
     }
 
     /// The worker that has the connection which this redirect stands for.

@@ -6,6 +6,7 @@
 //! All told some 90 bytes a connection (`perf memory` measures it).
 #![deny(unsafe_code)]
 
+mod controlled;
 pub mod entry;
 mod hash;
 pub(crate) mod help;

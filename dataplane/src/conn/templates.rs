@@ -68,27 +68,55 @@ impl TemplateKey {
 pub struct TemplateRef {
     /// Where it lives.
     pub home: CoreId,
+    /// Below 2^31.
     slot: u32,
     /// 24 bits, never 0: the slot may have been another template's.
     tag: u32,
+    /// The template is assured, or is told so by this connection. See [`Heard`].
+    pub(crate) assured: bool,
 }
 
 impl TemplateRef {
     /// As two words, not both 0.
     pub(super) fn packed(self) -> [u32; 2] {
-        [self.slot, u32::from(self.home.0) << 24 | self.tag]
+        let assured = u32::from(self.assured) << 31;
+        [self.slot | assured, u32::from(self.home.0) << 24 | self.tag]
     }
 
     pub(super) fn unpacked([slot, rest]: [u32; 2]) -> Option<TemplateRef> {
         (rest != 0).then_some(TemplateRef {
             home: CoreId((rest >> 24) as u8),
-            slot,
+            slot: slot & !(1 << 31),
             tag: rest & TAG,
+            assured: slot >> 31 != 0,
         })
     }
 }
 
 const TAG: u32 = 0xff_ffff;
+
+/// What a connection lets its template know. With it goes whether the template is *assured* (IPVS's
+/// word): a connection of its own was established, or in UDP answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It stands.
+    Stands,
+    /// It is gone.
+    Gone,
+    /// `drop_entry` took it: the last one of a template that is not assured takes that along.
+    Shed,
+}
+
+impl Heard {
+    /// Of a connection whose timer record came up.
+    #[must_use]
+    pub fn stands(stands: bool) -> Heard {
+        match stands {
+            true => Heard::Stands,
+            false => Heard::Gone,
+        }
+    }
+}
 
 /// One template.
 #[derive(Debug, Clone, Copy)]
@@ -106,11 +134,25 @@ pub(crate) struct Template {
     heard: Tick,
     /// The next of its bucket, or of the free ones.
     next: u32,
+    /// How many bits of the client's address count.
+    prefix: u8,
+    assured: bool,
 }
 
 impl Template {
     fn is(&self, key: &TemplateKey) -> bool {
         self.client == key.client && self.engine == key.engine && self.service == key.service.0
+    }
+
+    /// Ticks until it runs out, or until it is armed again for what it controls.
+    fn left(&self, now: Tick) -> u32 {
+        match self.deadline.reached(now) {
+            false => self.deadline.since(now),
+            true => {
+                let rearmed = Tick::seconds(REARMED);
+                rearmed - now.since(self.deadline) % rearmed
+            }
+        }
     }
 
     fn stands(&self, silence: u32, now: Tick) -> bool {
@@ -125,10 +167,15 @@ pub struct TemplateView {
     pub key: TemplateKey,
     /// The server.
     pub server: ServerId,
-    /// Ticks until it runs out, unless a connection comes.
+    /// Ticks until it runs out, unless a connection comes; while it controls one, until it is
+    /// armed again.
     pub expires: u32,
     /// Connections that it controls.
     pub controls: u32,
+    /// How many bits of the client's address count.
+    pub prefix: u8,
+    /// One of its connections was established or answered.
+    pub assured: bool,
 }
 
 /// The templates of one worker.
@@ -142,6 +189,8 @@ pub struct Templates {
     used: u32,
     /// Slots are looked at from here on when time has passed.
     hand: u32,
+    /// And from here on by `drop_entry`.
+    shed_at: u32,
     /// What the next template is tagged with.
     tag: u32,
     /// Longer than a connection is silent, ticks.
@@ -166,6 +215,7 @@ impl Templates {
             fresh: 0,
             used: 0,
             hand: 0,
+            shed_at: 0,
             tag: 1,
             silence: u32::MAX,
             now: Tick(0),
@@ -219,9 +269,14 @@ impl Templates {
         None
     }
 
-    /// A new template, in the place of another one if the table is full: then that one is the
-    /// second of the answer's.
-    pub fn insert(&mut self, key: &TemplateKey, server: ServerId) -> (TemplateId, bool) {
+    /// A new template for clients of `prefix` bits, in the place of another one if the table is
+    /// full: then that one is the second of the answer's.
+    pub fn insert(
+        &mut self,
+        key: &TemplateKey,
+        prefix: u8,
+        server: ServerId,
+    ) -> (TemplateId, bool) {
         let evicted = self.free == 0 && self.fresh as usize == self.slots.len();
         if evicted {
             self.evict();
@@ -247,6 +302,8 @@ impl Templates {
             deadline: self.now,
             heard: self.now,
             next: self.buckets[bucket],
+            prefix,
+            assured: false,
         };
         self.tag = match self.tag {
             TAG => 1,
@@ -268,6 +325,7 @@ impl Templates {
             home: self.me,
             slot,
             tag: template.tag,
+            assured: template.assured,
         }
     }
 
@@ -276,27 +334,36 @@ impl Templates {
         self.remove(slot);
     }
 
-    /// Of a connection that it controls: it stands, or is gone.
-    pub fn hear(&mut self, of: TemplateRef, stands: bool) {
+    /// What a connection that it controls lets it know; whether that was its end.
+    pub fn hear(&mut self, of: TemplateRef, heard: Heard) -> bool {
         let now = self.now;
         let Some(template) = self.slots.get_mut(of.slot as usize) else {
-            return;
+            return false;
         };
         if template.tag != of.tag || of.home != self.me {
-            return; // long gone
+            return false; // long gone
         }
         template.heard = now;
-        if stands || template.controls == 0 {
-            return;
+        template.assured |= of.assured;
+        if heard == Heard::Stands || template.controls == 0 {
+            return false;
         }
         template.controls -= 1;
-        if template.controls == 0 && template.deadline.reached(now) {
+        if template.controls > 0 {
+            return false;
+        }
+        if heard == Heard::Shed && !template.assured {
+            self.remove(of.slot);
+            return true;
+        }
+        if template.deadline.reached(now) {
             // Armed again each time that its time was up; the last time lasts on.
             let rearmed = Tick::seconds(REARMED);
             let over = now.since(template.deadline);
             let times = over / rearmed + 1;
             template.deadline = template.deadline.after(times * rearmed);
         }
+        false
     }
 
     /// Gives slots back whose templates have run out, looking at `budget` of them.
@@ -312,6 +379,32 @@ impl Templates {
                 self.remove(self.hand);
             }
         }
+    }
+
+    /// `drop_entry`: forgets, among the next `slots`, those that control nothing and are not
+    /// assured, and that `may_go`; how many. Each slot comes up once in a round.
+    pub fn shed(&mut self, slots: u32, may_go: impl Fn(ServiceId) -> bool) -> u32 {
+        let mut shed = 0;
+        for _ in 0..slots.min(self.fresh) {
+            self.shed_at = if self.shed_at + 1 < self.fresh {
+                self.shed_at + 1
+            } else {
+                0
+            };
+            let template = &self.slots[self.shed_at as usize];
+            let lazy = template.tag != 0 && template.controls == 0 && !template.assured;
+            if lazy && may_go(ServiceId(template.service)) {
+                self.remove(self.shed_at);
+                shed += 1;
+            }
+        }
+        shed
+    }
+
+    /// Slots that were ever used: what a whole round has.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.fresh
     }
 
     /// Gives up the one that would run out first, of some that control nothing, or of some.
@@ -386,8 +479,10 @@ impl Templates {
                     engine: t.engine,
                 },
                 server: ServerId(t.server),
-                expires: t.deadline.since(self.now),
+                expires: t.left(self.now),
                 controls: t.controls,
+                prefix: t.prefix,
+                assured: t.assured,
             };
             if !each(view) {
                 return Some(at);

@@ -37,11 +37,13 @@ pub(crate) struct Defense {
     /// Where `drop_entry` goes on, and how many entries it has still to look at.
     pub(crate) shed_at: Place,
     pub(crate) shed_left: u32,
+    /// And how many templates.
+    pub(crate) templates_left: u32,
     /// For each number of packets: connections seen since one was dropped.
     spared: [u8; FEW_PACKETS + 1],
 }
 
-/// A place in a worker's two tables.
+/// A place in a worker's two tables of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     V4(u32),
@@ -65,6 +67,7 @@ impl Defense {
             weed_again: false,
             shed_at: Place::FIRST,
             shed_left: 0,
+            templates_left: 0,
             spared: [0; FEW_PACKETS + 1],
         }
     }
@@ -72,15 +75,16 @@ impl Defense {
     /// Whether something is to be done at `now`.
     #[inline]
     pub(crate) fn is_due(&self, now: Tick) -> bool {
-        self.next_look.reached(now) || self.weeding.is_some() || self.shed_left > 0
+        self.next_look.reached(now) || self.weeding.is_some() || self.sheds()
     }
 
     /// Looks at the memory, if it is time: of a table with `entries` places `free` are left, and
-    /// fewer than `enough` are few.
+    /// fewer than `enough` are few. Beside it there are `templates`.
     pub(crate) fn look(
         &mut self,
         rules: &Rules,
         (entries, free, enough): (u32, u32, u32),
+        templates: u32,
         now: Tick,
     ) {
         if !self.next_look.reached(now) {
@@ -94,7 +98,14 @@ impl Defense {
         self.note_guards();
         if rules.drops_entries(free < enough) {
             self.shed_left = (entries / ROUND).max(1);
+            self.templates_left = templates.div_ceil(ROUND);
         }
+    }
+
+    /// Whether `drop_entry` has entries or templates to look at.
+    #[inline]
+    pub(crate) fn sheds(&self) -> bool {
+        self.shed_left > 0 || self.templates_left > 0
     }
 
     /// Has the next turn look at the memory: the rules have changed.
@@ -184,7 +195,7 @@ mod tests {
             am_droprate: 10,
             ..Rules::default()
         };
-        d.look(&rules, (1000, 1000, 125), Tick(0));
+        d.look(&rules, (1000, 1000, 125), 0, Tick(0));
         assert!(d.guards());
         let dropped: Vec<u32> = (1..=30).filter(|_| d.drops_this()).collect();
         assert_eq!(dropped, [10, 20, 30]);

@@ -49,21 +49,21 @@ impl<Q: PortQueue> Worker<Q> {
         if conn.flags().has(Flags::QUIC) && self.belongs_elsewhere(frame.bytes(), flow, hit) {
             return self.open_elsewhere(lane, frame, flow, hit, now);
         }
-        if conn.flags().has(Flags::METERED) {
-            let only = conn.is_only_metered();
-            if let Some(reason) = self.over_limit::<K>(hit.id, flow.ip_len, now) {
-                return self.counters.dropped(reason);
-            }
-            if only {
-                return match hit.dir {
-                    Direction::Inbound => {
-                        self.forward::<K, INBOUND>(lane, frame, flow, hit.id, now)
-                    }
-                    Direction::Outbound => {
-                        self.forward::<K, OUTBOUND>(lane, frame, flow, hit.id, now)
-                    }
-                };
-            }
+        let only = conn.is_only_watched();
+        if conn.awaits_answer() && hit.dir == Direction::Outbound {
+            self.assure::<K>(hit.id);
+        }
+        let conn = K::side(&self.sides).conns.get(hit.id);
+        if conn.flags().has(Flags::METERED)
+            && let Some(reason) = self.over_limit::<K>(hit.id, flow.ip_len, now)
+        {
+            return self.counters.dropped(reason);
+        }
+        if only {
+            return match hit.dir {
+                Direction::Inbound => self.forward::<K, INBOUND>(lane, frame, flow, hit.id, now),
+                Direction::Outbound => self.forward::<K, OUTBOUND>(lane, frame, flow, hit.id, now),
+            };
         }
         let conn = K::side(&self.sides).conns.get(hit.id);
         if conn.flags().has(Flags::SIDE) {

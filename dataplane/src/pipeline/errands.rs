@@ -20,7 +20,7 @@ use arrayvec::ArrayVec;
 use super::family::Family;
 use super::open::{Opened, Refusal};
 use crate::conn::state::Direction;
-use crate::conn::templates::TemplateRef;
+use crate::conn::templates::{Heard, TemplateRef};
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
 use crate::forward::ForwardMode;
@@ -35,8 +35,8 @@ use crate::worker::Worker;
 pub(crate) struct Notes {
     /// Connections whose answers another worker passes on, and whether they stand.
     pub(crate) redirected: ArrayVec<(Keys, bool), 128>,
-    /// Templates, and whether what they control stands.
-    pub(crate) controlled: ArrayVec<(TemplateRef, bool), 128>,
+    /// Templates, and what they are told of a connection.
+    pub(crate) controlled: ArrayVec<(TemplateRef, Heard), 128>,
 }
 
 impl<Q: PortQueue> Worker<Q> {
@@ -118,7 +118,7 @@ impl<Q: PortQueue> Worker<Q> {
                     self.server_named(usize::from(port.0), frame, of, progress, now);
                 }
             }
-            Message::Controlled(template, stands) => self.templates.hear(template, stands),
+            Message::Controlled(template, heard) => self.hear_controlled(template, heard),
             Message::Fragment(of) => {
                 if let Some((port, frame)) = frame {
                     self.fragment_of(usize::from(port.0), frame, of, now);
@@ -326,8 +326,8 @@ impl<Q: PortQueue> Worker<Q> {
     /// Tells the owners of answers' keys what the timers turned up: connections that go on
     /// (`true`) and such that are gone.
     pub(crate) fn pass_notes(&mut self, notes: &Notes) {
-        for &(template, stands) in &notes.controlled {
-            self.tell_template(template, stands);
+        for &(template, heard) in &notes.controlled {
+            self.tell_template(template, heard);
         }
         for &(keys, stands) in &notes.redirected {
             let owner = self.steer.owner(&keys.outbound);

@@ -8,6 +8,7 @@ use super::syn_proxy::may_prove;
 use super::{one_packet, quic};
 use crate::conn::entry::{Flags, NewConn};
 use crate::conn::state::{State, sctp, tcp};
+use crate::conn::templates::Heard;
 use crate::conn::{Conn, ConnId};
 use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::limits::Refused;
@@ -332,7 +333,7 @@ impl<Q: PortQueue> Worker<Q> {
                 self.release(keys);
             }
             if let Some(template) = conn.template() {
-                self.tell_template(template, false);
+                self.tell_template(template, Heard::Gone);
             }
         }
     }

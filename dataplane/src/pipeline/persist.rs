@@ -15,8 +15,9 @@
 
 use super::family::Family;
 use super::open::{First, Opened, Refusal, pick_server};
+use crate::conn::ConnId;
 use crate::conn::state::Standing;
-use crate::conn::templates::{TemplateKey, TemplateRef};
+use crate::conn::templates::{Heard, TemplateKey, TemplateRef};
 use crate::counters::DropReason;
 use crate::io::{Frame, PortQueue};
 use crate::packet::{self, Flow, Key, Key6, Parsed, eth, sip, udp};
@@ -72,7 +73,7 @@ impl<Q: PortQueue> Worker<Q> {
                 key: None,
                 now,
             };
-            let (server, template, _) = self.named(persistence.ticks, &key, request)?;
+            let (server, template, _) = self.named(persistence, &key, request)?;
             (progress.server, progress.template) = (Some(server), Some(template));
             return Ok(());
         }
@@ -102,10 +103,11 @@ impl<Q: PortQueue> Worker<Q> {
     /// a place there. Counts the connection.
     fn named(
         &mut self,
-        ticks: u32,
+        persistence: Persistence,
         key: &TemplateKey,
         request: Request,
     ) -> Result<(ServerId, TemplateRef, bool), DropReason> {
+        let ticks = persistence.ticks;
         if let Some((id, server)) = self.templates.find(key) {
             if self.may_keep(key.service, server) {
                 return Ok((server, self.templates.control(id, ticks), false));
@@ -116,7 +118,7 @@ impl<Q: PortQueue> Worker<Q> {
         let service = service.ok_or(DropReason::NoServer)?;
         let (loads, memories) = (&mut self.loads, &mut self.memories);
         let server = pick_server(&self.snapshot, service, request, loads, memories)?.id;
-        let (id, evicted) = self.templates.insert(key, server);
+        let (id, evicted) = self.templates.insert(key, persistence.prefix, server);
         self.counters.templates_evicted.add(evicted.into());
         let template = self.templates.control(id, ticks);
         self.counters.templates.set(self.templates.len().into());
@@ -155,7 +157,7 @@ impl<Q: PortQueue> Worker<Q> {
                 key: None,
                 now,
             };
-            let named = self.named(persistence.ticks, &question.key, request);
+            let named = self.named(persistence, &question.key, request);
             if let Ok((server, template, reserved)) = named {
                 if reserved {
                     self.loads.unreserve(server); // the opener's worker has the connection
@@ -211,7 +213,7 @@ impl<Q: PortQueue> Worker<Q> {
     /// Gives back what was counted for a connection that is not opened.
     pub(super) fn not_needed(&mut self, template: Option<TemplateRef>) {
         if let Some(template) = template {
-            self.tell_template(template, false);
+            self.tell_template(template, Heard::Gone);
         }
     }
 
@@ -239,13 +241,31 @@ impl<Q: PortQueue> Worker<Q> {
         self.not_needed(counted);
     }
 
-    /// Tells a template that a connection of its own stands, or is gone.
-    pub(crate) fn tell_template(&mut self, template: TemplateRef, stands: bool) {
+    /// Tells a template of a connection of its own.
+    pub(crate) fn tell_template(&mut self, template: TemplateRef, heard: Heard) {
         if template.home == self.steer.me() {
-            self.templates.hear(template, stands);
+            self.hear_controlled(template, heard);
         } else {
-            let message = Message::Controlled(template, stands);
+            let message = Message::Controlled(template, heard);
             self.send_errand(template.home, message, None);
+        }
+    }
+
+    /// What a connection on any worker lets a template know that lives here.
+    pub(super) fn hear_controlled(&mut self, template: TemplateRef, heard: Heard) {
+        if self.templates.hear(template, heard) {
+            self.counters.templates_shed.add(1);
+            self.counters.templates.set(self.templates.len().into());
+        }
+    }
+
+    /// A connection is established, or answered: its template is assured from now on (IPVS's
+    /// `ip_vs_control_assure_ct`).
+    #[cold]
+    pub(super) fn assure<K: Family>(&mut self, id: ConnId) {
+        let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
+        if let Some(template) = conn.assure() {
+            self.tell_template(template, Heard::Stands);
         }
     }
 

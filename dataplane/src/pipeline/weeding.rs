@@ -1,6 +1,7 @@
 //! Connections that stand and are not wanted any more: their clients are refused now (a
 //! blacklist, an access list that closes), or memory is short and `drop_entry` looks for those
-//! of an attack.
+//! of an attack. Templates go with them that no connection was ever established for: a flood from
+//! many sources leaves one for each.
 //!
 //! Both go through the tables a few entries in a turn. What they find is forgotten as any other
 //! connection; nobody is told.
@@ -9,6 +10,7 @@
 use arrayvec::ArrayVec;
 
 use super::family::Family;
+use crate::conn::templates::Heard;
 use crate::conn::{Conn, ConnId};
 use crate::defense::pressure::{Defense, Place};
 use crate::io::PortQueue;
@@ -30,7 +32,8 @@ impl<Q: PortQueue> Worker<Q> {
     pub(crate) fn defend(&mut self, now: Tick) -> usize {
         let rules = &self.snapshot.rules;
         let memory = self.sides.memory(rules, self.steer.workers());
-        self.defense.look(rules, memory, now);
+        let templates = self.templates.slots();
+        self.defense.look(rules, memory, templates, now);
         usize::from(self.weed()) + usize::from(self.shed(now))
     }
 
@@ -64,8 +67,12 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// `drop_entry`: forgets what may be an attack's, a few.
     fn shed(&mut self, now: Tick) -> bool {
-        if self.defense.shed_left == 0 {
+        if !self.defense.sheds() {
             return false;
+        }
+        self.shed_templates();
+        if self.defense.shed_left == 0 {
+            return true;
         }
         let looked = self.defense.shed_left.min(ENTRIES_A_TURN);
         let place = self.defense.shed_at;
@@ -95,8 +102,29 @@ impl<Q: PortQueue> Worker<Q> {
             true
         });
         self.counters.conns_shed.add(found.len() as u64);
+        for &id in &found {
+            let conns = &mut K::side_mut(&mut self.sides).conns;
+            if let Some(template) = conns.get_mut(id).set_template(None) {
+                self.tell_template(template, Heard::Shed);
+            }
+        }
         self.forget::<K>(&found);
         next
+    }
+
+    /// Forgets some templates that are not assured and control nothing. Those of one-packet
+    /// services stay: what they control is gone at once (IPVS counts a template's packets to
+    /// judge it, and there are none).
+    fn shed_templates(&mut self) {
+        let looked = self.defense.templates_left.min(ENTRIES_A_TURN);
+        self.defense.templates_left -= looked;
+        let snapshot = &self.snapshot;
+        let shed = self.templates.shed(looked, |service| {
+            let service = snapshot.service(service);
+            service.is_none_or(|service| !service.policy.one_packet)
+        });
+        self.counters.templates_shed.add(shed.into());
+        self.counters.templates.set(self.templates.len().into());
     }
 
     fn forget<K: Family>(&mut self, found: &Found) {

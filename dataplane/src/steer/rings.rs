@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::conn::templates::{TemplateKey, TemplateRef};
+use crate::conn::templates::{Heard, TemplateKey, TemplateRef};
 use crate::helper::expected::{Expected, Wanted};
 use crate::packet::Key6;
 use crate::types::{CoreId, PortId, ServerId};
@@ -110,8 +110,8 @@ pub enum Message {
     Template(Question, Progress),
     /// The answer, with the packet: the server is in the progress, if there is any.
     Named(FragmentOf, Progress),
-    /// Of a connection that this template of yours controls: it stands (`true`), or is gone.
-    Controlled(TemplateRef, bool),
+    /// Of a connection that this template of yours controls.
+    Controlled(TemplateRef, Heard),
     /// A fragment of a datagram of this flow of yours.
     Fragment(FragmentOf),
     /// The connection stands: go on passing its answers on.

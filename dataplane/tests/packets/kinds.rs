@@ -5,11 +5,12 @@ use super::*;
 use std::net::SocketAddr;
 use weir_dataplane::PortId;
 use weir_dataplane::ServiceId;
+use weir_dataplane::conn::state::Rules;
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{
     AddressRange, Candidate, Mark, MarkRule, Marks, Pattern, PortRange, Server, Service,
-    ServiceKey, SnapshotBuilder,
+    ServiceKey, Snapshot, SnapshotBuilder,
 };
 
 pub(crate) fn at(text: &str) -> SocketAddr {
@@ -42,7 +43,29 @@ pub(crate) fn director_with(
     change: impl Fn(&mut Service, &mut [Server]),
 ) -> Director {
     let mut d = Director::new(shape);
+    let snapshot = snapshot_of(shape, kinds, rules, Rules::default(), change);
+    use_kinds(&mut d, snapshot);
+    d
+}
+
+/// Has all workers use these services.
+pub(crate) fn use_kinds(d: &mut Director, snapshot: Snapshot) {
+    let snapshot = Arc::new(snapshot);
+    d.tell(|| Command::Snapshot(Arc::clone(&snapshot)));
+    d.settle();
+    d.events.clear();
+}
+
+/// What [`director_with`] is given, with LVS's sysctls.
+pub(crate) fn snapshot_of(
+    shape: &Shape,
+    kinds: &[Kind<'_>],
+    rules: &[MarkRule],
+    sysctls: Rules,
+    change: impl Fn(&mut Service, &mut [Server]),
+) -> Snapshot {
     let b = SnapshotBuilder::default().timeouts(shape.timeouts);
+    let b = b.rules(sysctls);
     let mut b = b.marks(Arc::new(Marks::new(rules.to_vec())));
     for (service, (key, forward, servers)) in (0..).zip(kinds) {
         let servers: Vec<_> = (service * 3..).map(ServerId).zip(servers.iter()).collect();
@@ -75,11 +98,7 @@ pub(crate) fn director_with(
         records.into_iter().for_each(|server| b.server(server));
         b.service(Arc::new(service));
     }
-    let snapshot = Arc::new(b.build(2));
-    d.tell(|| Command::Snapshot(Arc::clone(&snapshot)));
-    d.settle();
-    d.events.clear();
-    d
+    b.build(2)
 }
 
 /// Two addresses, ports 80 and 443, in either family; and everything from the LAN to 10.9.0.0/16.

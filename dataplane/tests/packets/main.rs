@@ -19,6 +19,7 @@ mod sctp;
 mod snat;
 mod syn_proxy;
 mod table;
+mod templates;
 #[path = "../common/tshark.rs"]
 mod tshark;
 mod tunnels;

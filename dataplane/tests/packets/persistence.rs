@@ -224,8 +224,17 @@ fn server_of(out: &[(To, Vec<u8>)]) -> Option<u64> {
     (*to == To::Port(LAN)).then(|| u64::from(n - 10))
 }
 
-/// The templates of all workers: client, server, seconds left.
-fn templates(d: &Director, servers: &Snapshot) -> BTreeMap<(String, u64), u32> {
+/// Templates: by client and server the seconds left, and whether it is assured. Of several the
+/// least and any.
+type Listed = BTreeMap<(String, u64), (u32, bool)>;
+
+fn list(all: &mut Listed, key: (String, u64), seconds: u32, assured: bool) {
+    let (least, any) = all.entry(key).or_insert((seconds, assured));
+    (*least, *any) = (seconds.min(*least), assured || *any);
+}
+
+/// The templates of all workers.
+fn templates(d: &Director, servers: &Snapshot) -> Listed {
     let mut all = BTreeMap::new();
     for worker in &d.workers {
         let left = worker.templates().page(0, u32::MAX, |t| {
@@ -236,9 +245,7 @@ fn templates(d: &Director, servers: &Snapshot) -> BTreeMap<(String, u64), u32> {
             };
             let key = (t.key.client().to_string(), u64::from(n));
             let seconds = t.expires / Tick::PER_SECOND;
-            all.entry(key)
-                .and_modify(|s: &mut u32| *s = seconds.min(*s))
-                .or_insert(seconds);
+            list(&mut all, key, seconds, t.assured);
             true
         });
         assert_eq!(left, None);
@@ -247,7 +254,7 @@ fn templates(d: &Director, servers: &Snapshot) -> BTreeMap<(String, u64), u32> {
 }
 
 /// The same of a recorded table; such as are invalidated there are forgotten here.
-fn recorded(table: &Value) -> BTreeMap<(String, u64), u32> {
+fn recorded(table: &Value) -> Listed {
     let mut all = BTreeMap::new();
     for line in table["conns"].as_array().unwrap() {
         let words: Vec<_> = line.as_str().unwrap().split_whitespace().collect();
@@ -261,9 +268,7 @@ fn recorded(table: &Value) -> BTreeMap<(String, u64), u32> {
         let n = server.chars().last().unwrap().to_digit(10).unwrap();
         let seconds: u32 = words[5].parse().unwrap();
         let key = (client, u64::from(n));
-        all.entry(key)
-            .and_modify(|s: &mut u32| *s = seconds.min(*s))
-            .or_insert(seconds);
+        list(&mut all, key, seconds, words[4] == "ASSURED");
     }
     all
 }
@@ -344,11 +349,13 @@ fn play(case: &Value, alignment: Alignment) -> Vec<u64> {
                     // IPVS forgets a removed server's at once, Weir when their client comes.
                     got.retain(|(_, n), _| ipvsadm.services[0].has(*n));
                 }
-                let keys = |m: &BTreeMap<(String, u64), u32>| m.keys().cloned().collect::<Vec<_>>();
+                let keys = |m: &Listed| m.keys().cloned().collect::<Vec<_>>();
                 assert_eq!(keys(&got), keys(&wanted), "{name}: {event}");
-                for (key, seconds) in &wanted {
-                    let off = got[key].abs_diff(*seconds);
-                    assert!(off <= 1, "{name}: {key:?} has {} of {seconds} s", got[key]);
+                for (key, (seconds, assured)) in &wanted {
+                    let (left, is) = got[key];
+                    let off = left.abs_diff(*seconds);
+                    assert!(off <= 1, "{name}: {key:?} has {left} of {seconds} s");
+                    assert_eq!(is, *assured, "{name}: {key:?}: {event}");
                 }
             }
             "ipvsadm" => {

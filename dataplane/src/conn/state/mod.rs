@@ -121,6 +121,13 @@ impl State {
         )
     }
 
+    /// Whether data flows both ways, by TCP or SCTP.
+    #[inline]
+    #[must_use]
+    pub fn is_established(self) -> bool {
+        matches!(self, State::Established | State::SctpEstablished)
+    }
+
     /// Whether the handshake never completed.
     #[inline]
     #[must_use]

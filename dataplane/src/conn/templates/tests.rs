@@ -28,7 +28,7 @@ fn past_its_time_it_stays_for_a_minute_at_a_time_while_it_controls_a_connection(
     let at = |t: &mut Templates, s| t.now = Tick(Tick::seconds(s));
     let mut t = Templates::new(CoreId(2), 10, [1, 2]).unwrap();
     t.silence = Tick::seconds(1000);
-    let (id, _) = t.insert(&key(7), ServerId(5));
+    let (id, _) = t.insert(&key(7), 32, ServerId(5));
     let first = t.control(id, Tick::seconds(300));
     at(&mut t, 10);
     let second = t.control(id, Tick::seconds(300));
@@ -41,18 +41,18 @@ fn past_its_time_it_stays_for_a_minute_at_a_time_while_it_controls_a_connection(
     assert_eq!(found(&mut t, 309), Some(ServerId(5)));
     assert_eq!(found(&mut t, 700), Some(ServerId(5)), "it controls two");
     at(&mut t, 705);
-    t.hear(first, false);
+    t.hear(first, Heard::Gone);
     assert_eq!(found(&mut t, 720), Some(ServerId(5)));
     at(&mut t, 731);
-    t.hear(second, false); // armed at 310, 370, ... 730 until 790
+    t.hear(second, Heard::Gone); // armed at 310, 370, ... 730 until 790
     assert_eq!(found(&mut t, 789), Some(ServerId(5)));
     assert_eq!(found(&mut t, 790), None);
-    t.hear(second, false);
+    t.hear(second, Heard::Gone);
     assert!(t.is_empty());
 
     // A connection that is never heard of again, because a message was lost.
     at(&mut t, 1000);
-    let (id, _) = t.insert(&key(7), ServerId(5));
+    let (id, _) = t.insert(&key(7), 32, ServerId(5));
     t.control(id, Tick::seconds(300));
     assert_eq!(found(&mut t, 2000), Some(ServerId(5)));
     assert_eq!(found(&mut t, 2001), None);
@@ -62,21 +62,21 @@ fn past_its_time_it_stays_for_a_minute_at_a_time_while_it_controls_a_connection(
 fn in_a_full_table_one_that_controls_nothing_goes_first() {
     let mut t = Templates::new(CoreId(0), 3, [1, 2]).unwrap();
     for client in 0..3u8 {
-        let (id, evicted) = t.insert(&key(client), ServerId(1));
+        let (id, evicted) = t.insert(&key(client), 32, ServerId(1));
         assert!(!evicted);
         let of = t.control(id, 1000 + u32::from(client));
         if client == 1 {
-            t.hear(of, false);
+            t.hear(of, Heard::Gone);
         }
     }
-    let (id, evicted) = t.insert(&key(9), ServerId(1));
+    let (id, evicted) = t.insert(&key(9), 32, ServerId(1));
     assert!(evicted);
     t.control(id, 1000);
     assert_eq!(t.len(), 3);
     assert_eq!(t.find(&key(1)), None);
     assert!(t.find(&key(0)).is_some());
     // All control something: the one that would go first.
-    t.insert(&key(10), ServerId(1));
+    t.insert(&key(10), 32, ServerId(1));
     assert_eq!(t.find(&key(0)), None);
 }
 
@@ -125,7 +125,7 @@ proptest! {
                     prop_assert_eq!(found.map(|f| f.1), model.get(&client).map(|m| m.server));
                     let id = match found {
                         Some((id, _)) => id,
-                        None => t.insert(&key(client), ServerId(server.into())).0,
+                        None => t.insert(&key(client), 32, ServerId(server.into())).0,
                     };
                     conns.push((client, t.control(id, TIMEOUT)));
                     let server = ServerId(server.into());
@@ -135,7 +135,7 @@ proptest! {
                 }
                 Step::Gone(at) if !conns.is_empty() => {
                     let (client, of) = conns.swap_remove(at % conns.len());
-                    t.hear(of, false);
+                    t.hear(of, Heard::Gone);
                     if let Some(m) = model.get_mut(&client) {
                         m.controls -= 1;
                     }
@@ -152,4 +152,40 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn shed_are_those_that_control_nothing_and_were_never_assured() {
+    let mut t = Templates::new(CoreId(0), 8, [1, 2]).unwrap();
+    let refs: Vec<_> = (0..6u8)
+        .map(|client| {
+            let (id, _) = t.insert(&key(client), 32, ServerId(1));
+            t.control(id, 1000)
+        })
+        .collect();
+    let assured = |of: TemplateRef| TemplateRef {
+        assured: true,
+        ..of
+    };
+    assert!(!t.hear(assured(refs[0]), Heard::Gone));
+    assert!(!t.hear(assured(refs[1]), Heard::Shed), "it is assured");
+    assert!(!t.hear(refs[2], Heard::Gone));
+    assert!(
+        t.hear(refs[3], Heard::Shed),
+        "its last one, and never assured"
+    );
+    // 4 controls one, 5 two.
+    let (id, _) = t.find(&key(5)).unwrap();
+    let second = t.control(id, 1000);
+    assert_eq!(
+        TemplateRef::unpacked(assured(second).packed()),
+        Some(assured(second))
+    );
+    assert!(!t.hear(second, Heard::Shed), "not its last");
+    assert_eq!(t.shed(4, |_| false), 0);
+    assert_eq!(t.shed(t.slots(), |_| true), 1, "2, which controls nothing");
+    assert_eq!(t.len(), 4);
+    let left = |t: &mut Templates, n| t.find(&key(n)).is_some();
+    assert!([0, 1, 4, 5].iter().all(|&n| left(&mut t, n)));
+    assert!([2, 3].iter().all(|&n| !left(&mut t, n)));
 }
