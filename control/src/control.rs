@@ -9,7 +9,7 @@
 //! ```text
 //! control.rs      the loop                       reload.rs     the file again, all or nothing
 //! link.rs         one worker's rings             rollout.rs    addresses and services, in order
-//! neighbours.rs   an index for each neighbour    listing.rs    connections, page by page
+//! neighbours.rs   an index for each neighbour    listing.rs    listings, page by page
 //! ports.rs        cards and twins                services.rs   services for listings
 //! kernel.rs       asking the kernel              counters.rs   every counter by name
 //! pulse.rs        do all workers turn?           systemd.rs    what systemd is told
@@ -58,7 +58,7 @@ use blacklist::BlacklistBook;
 use floods::{Floods, News};
 use kernel::Kernel;
 use link::{LinkEvent, WorkerLink};
-use listing::Listings;
+use listing::{Listings, OfConnections, OfTemplates};
 use neighbours::NeighbourBook;
 use ports::Port;
 use pulse::Pulse;
@@ -158,7 +158,8 @@ pub(crate) struct Control {
     /// The epoch of the last FIB. It wraps: a connection would have to sleep through exactly
     /// 65,536 changes of routes to keep a stale next hop.
     epoch: u16,
-    listings: Listings,
+    listings: Listings<OfConnections>,
+    template_listings: Listings<OfTemplates>,
     rollout: Rollout,
     /// The model changed and no rollout has taken it up.
     changed: bool,
@@ -198,6 +199,7 @@ impl Control {
             config: parts.config,
             model,
             listings: Listings::new(links.len()),
+            template_listings: Listings::new(links.len()),
             links,
             placement,
             ports: parts.ports,
@@ -273,6 +275,9 @@ impl Control {
                 match event {
                     LinkEvent::Resolve { port, addr } => self.resolve(worker, Hop { port, addr }),
                     LinkEvent::Conns(page) => self.listings.take(page, &self.services),
+                    LinkEvent::Templates(page) => {
+                        self.template_listings.take(page, &self.services);
+                    }
                     LinkEvent::SynProxy { service, on } => {
                         let core = self.links[worker].core();
                         let news = self.floods.heard(core, service, on, Instant::now());
@@ -284,6 +289,9 @@ impl Control {
         for link in &mut self.links {
             if let Some(page) = self.listings.page_for(link.core()) {
                 link.post_page(page);
+            }
+            if let Some(page) = self.template_listings.page_for(link.core()) {
+                link.post_template_page(page);
             }
             link.flush();
         }
@@ -301,6 +309,7 @@ impl Control {
     /// How long nothing may happen before the next turn.
     fn pause(&self) -> Duration {
         let owed = self.listings.is_busy()
+            || self.template_listings.is_busy()
             || self.owes_blacklist()
             || !self.rollout.is_settled()
             || self.links.iter().any(WorkerLink::is_behind);

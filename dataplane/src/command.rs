@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::conn::state::State;
+use crate::conn::templates::TemplateView;
 use crate::defense::blacklist::Blacklist;
 use crate::route::{Fib, NeighbourUpdate};
 use crate::service::Snapshot;
@@ -30,6 +31,8 @@ pub enum Command {
     Port(PortUpdate),
     /// Fill this page of connections and send it back as [`Event::Conns`].
     ListConns(Box<ConnPage>),
+    /// Fill this page of persistence templates and send it back as [`Event::Templates`].
+    ListTemplates(Box<TemplatePage>),
     /// Forward what is in hand, drop what is parked, then end the loop.
     Stop,
 }
@@ -53,6 +56,8 @@ pub enum Event {
     },
     /// A filled page, answer to [`Command::ListConns`].
     Conns(Box<ConnPage>),
+    /// A filled page, answer to [`Command::ListTemplates`].
+    Templates(Box<TemplatePage>),
     /// Whether a service with an automatic SYN proxy answers by cookies: said once a second
     /// while it does, and once when it no longer does.
     SynProxy {
@@ -74,9 +79,10 @@ pub struct PortUpdate {
     pub mtu: u16,
 }
 
-/// A bounded page of connections. Control sizes `found`; the worker never grows it.
+/// A bounded page of a worker's connections or templates. Control sizes `found`; the worker never
+/// grows it.
 #[derive(Debug)]
-pub struct ConnPage {
+pub struct Page<V> {
     /// Where to go on in the worker's entry array; 0 at first.
     pub cursor: u32,
     /// Set by the worker when the array's end was reached.
@@ -84,17 +90,23 @@ pub struct ConnPage {
     /// Which worker filled it.
     pub core: CoreId,
     /// What was found, at most its capacity.
-    pub found: Vec<ConnView>,
+    pub found: Vec<V>,
     /// Entries to look at in one turn, found or not; bounds the pause.
     pub scan: u32,
 }
 
-impl ConnPage {
-    /// An empty page for `core` with room for `room` connections.
+/// A page of connections.
+pub type ConnPage = Page<ConnView>;
+
+/// A page of the templates that live at a worker.
+pub type TemplatePage = Page<TemplateView>;
+
+impl<V> Page<V> {
+    /// An empty page for `core` with room for `room` of them.
     #[must_use]
-    pub fn new(core: CoreId, room: usize) -> Box<ConnPage> {
+    pub fn new(core: CoreId, room: usize) -> Box<Page<V>> {
         let found = Vec::with_capacity(room);
-        Box::new(ConnPage {
+        Box::new(Page {
             cursor: 0,
             done: false,
             core,

@@ -575,6 +575,10 @@ impl<Q: PortQueue> Worker<Q> {
                     self.fill(&mut page, now);
                     self.tell(Event::Conns(page));
                 }
+                Command::ListTemplates(mut page) => {
+                    self.list_templates(&mut page);
+                    self.tell(Event::Templates(page));
+                }
                 Command::Stop => self.stop(now),
             }
         }

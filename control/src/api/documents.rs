@@ -396,6 +396,44 @@ pub(crate) struct Connection {
     pub(crate) in_packets: u16,
 }
 
+/// Persistence templates: `GET /v1/templates`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Templates {
+    /// Those that match, in no particular order.
+    pub(crate) templates: Vec<Template>,
+    /// Whether the limit ended the listing before the tables' ends.
+    pub(crate) more: bool,
+}
+
+/// Which server a client's new connections to a service go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Template {
+    /// The worker at which it lives.
+    pub(crate) worker: u8,
+    /// `tcp`, `udp` or `sctp`; `ip` for a service of a mark.
+    pub(crate) protocol: String,
+    /// `ASSURED` when a connection of its own was established or answered, else `NONE`.
+    pub(crate) state: String,
+    /// The clients that go by it, as a network.
+    pub(crate) client: String,
+    /// The virtual service: its address and port, or `fwmark 7`; absent when it was removed for
+    /// good.
+    #[serde(rename = "virtual")]
+    pub(crate) virtual_: Option<String>,
+    /// The real server; absent when it was removed for good.
+    pub(crate) server: Option<SocketAddr>,
+    /// The service's name; likewise.
+    pub(crate) service: Option<String>,
+    /// The hash of the SIP call's ID that it is for, 16 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) call_id_hash: Option<String>,
+    /// Seconds until it runs out, unless a connection comes; while it controls one, until it is
+    /// armed again for a minute.
+    pub(crate) expires_seconds: u32,
+    /// Connections that it controls.
+    pub(crate) connections: u32,
+}
+
 /// All counters: `GET /v1/counters`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counters {

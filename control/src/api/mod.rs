@@ -9,6 +9,7 @@
 //! | `GET /v1/status` | [`documents::Status`] |
 //! | `GET /v1/services` | [`documents::Services`] |
 //! | `GET /v1/connections?limit=&service=&client=&server=&state=` | [`documents::Connections`] |
+//! | `GET /v1/templates?limit=&service=&client=&server=&call_id=` | [`documents::Templates`] |
 //! | `GET /v1/counters` | [`documents::Counters`] |
 //! | `POST /v1/reload` | [`documents::Reloaded`] |
 //! | `POST /v1/drain?service=&server=&undo=&reset_after=` | [`documents::Draining`] |
@@ -48,6 +49,11 @@ pub(crate) enum Request {
     Connections(
         ConnectionFilter,
         oneshot::Sender<Result<documents::Connections, Problem>>,
+    ),
+    /// Persistence templates that match.
+    Templates(
+        TemplateFilter,
+        oneshot::Sender<Result<documents::Templates, Problem>>,
     ),
     /// All counters.
     Counters(oneshot::Sender<documents::Counters>),
@@ -156,6 +162,33 @@ impl Default for ConnectionFilter {
             client: None,
             server: None,
             state: None,
+            limit: ConnectionFilter::DEFAULT_LIMIT,
+        }
+    }
+}
+
+/// Which templates a listing wants, and how many at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TemplateFilter {
+    /// Templates of this service (its name).
+    pub(crate) service: Option<String>,
+    /// Templates that this client goes by.
+    pub(crate) client: Option<std::net::IpAddr>,
+    /// Templates that name this real server.
+    pub(crate) server: Option<Endpoint>,
+    /// The template of this SIP call.
+    pub(crate) call_id: Option<String>,
+    /// Stop after so many.
+    pub(crate) limit: usize,
+}
+
+impl Default for TemplateFilter {
+    fn default() -> Self {
+        TemplateFilter {
+            service: None,
+            client: None,
+            server: None,
+            call_id: None,
             limit: ConnectionFilter::DEFAULT_LIMIT,
         }
     }

@@ -14,7 +14,9 @@ use weir_dataplane::conn::state::State as ConnState;
 
 use super::documents::Refusal;
 use super::explain::explain;
-use super::{ConnectionFilter, DrainRequest, Problem, Request, blacklist};
+use super::{
+    ConnectionFilter, DrainRequest, Endpoint, Problem, Request, TemplateFilter, blacklist,
+};
 use crate::explain::MAX_BYTES;
 
 /// Requests that may wait for the control loop; more get 503 at once.
@@ -38,6 +40,7 @@ fn router(control: mpsc::Sender<Request>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/services", get(services))
         .route("/v1/connections", get(connections))
+        .route("/v1/templates", get(templates))
         .route("/v1/counters", get(counters))
         .route("/v1/reload", post(reload))
         .route("/v1/drain", post(drain))
@@ -97,6 +100,22 @@ async fn connections(
     answer(asked.and_then(|listed| listed))
 }
 
+async fn templates(
+    State(control): Control,
+    query: Result<Query<TemplateQuery>, QueryRejection>,
+) -> Response {
+    let filter = match query {
+        Ok(Query(query)) => query.filter(),
+        Err(e) => Err(Problem::BadRequest(e.body_text())),
+    };
+    let filter = match filter {
+        Ok(filter) => filter,
+        Err(problem) => return problem.into_response(),
+    };
+    let asked = ask(&control, |back| Request::Templates(filter, back)).await;
+    answer(asked.and_then(|listed| listed))
+}
+
 async fn unknown(uri: Uri) -> Response {
     let text = format!("{} is not part of the API", uri.path());
     refusal(StatusCode::NOT_FOUND, text)
@@ -120,26 +139,58 @@ struct ConnectionQuery {
 
 impl ConnectionQuery {
     fn filter(self) -> Result<ConnectionFilter, Problem> {
-        let endpoint = |key: &str, text: Option<String>| {
-            text.map(|text| text.parse())
-                .transpose()
-                .map_err(|e| Problem::BadRequest(format!("{key}: {e}")))
-        };
-        let limit = self.limit.unwrap_or(ConnectionFilter::DEFAULT_LIMIT);
-        if !(1..=ConnectionFilter::MAX_LIMIT).contains(&limit) {
-            return Err(Problem::BadRequest(format!(
-                "limit: {limit} is out of range; use 1 to {}",
-                ConnectionFilter::MAX_LIMIT
-            )));
-        }
         Ok(ConnectionFilter {
             service: self.service,
             client: endpoint("client", self.client)?,
             server: endpoint("server", self.server)?,
             state: self.state.map(|name| state_named(&name)).transpose()?,
-            limit,
+            limit: limit(self.limit)?,
         })
     }
+}
+
+/// What may follow `/v1/templates?`. Everything is optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TemplateQuery {
+    limit: Option<usize>,
+    service: Option<String>,
+    client: Option<String>,
+    server: Option<String>,
+    call_id: Option<String>,
+}
+
+impl TemplateQuery {
+    fn filter(self) -> Result<TemplateFilter, Problem> {
+        let client = self.client.map(|text| {
+            let wrong = format!("client: {text:?} is no address; write 10.0.0.1 or 2001:db8::1");
+            text.parse().map_err(|_| Problem::BadRequest(wrong))
+        });
+        Ok(TemplateFilter {
+            service: self.service,
+            client: client.transpose()?,
+            server: endpoint("server", self.server)?,
+            call_id: self.call_id,
+            limit: limit(self.limit)?,
+        })
+    }
+}
+
+fn endpoint(key: &str, text: Option<String>) -> Result<Option<Endpoint>, Problem> {
+    text.map(|text| text.parse())
+        .transpose()
+        .map_err(|e| Problem::BadRequest(format!("{key}: {e}")))
+}
+
+fn limit(asked: Option<usize>) -> Result<usize, Problem> {
+    let limit = asked.unwrap_or(ConnectionFilter::DEFAULT_LIMIT);
+    if !(1..=ConnectionFilter::MAX_LIMIT).contains(&limit) {
+        return Err(Problem::BadRequest(format!(
+            "limit: {limit} is out of range; use 1 to {}",
+            ConnectionFilter::MAX_LIMIT
+        )));
+    }
+    Ok(limit)
 }
 
 fn state_named(name: &str) -> Result<ConnState, Problem> {

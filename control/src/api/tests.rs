@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::client::{self, ClientError};
-use super::documents::{Connections, Counters, Reloaded, Services, Status};
+use super::documents::{Connections, Counters, Reloaded, Services, Status, Templates};
 use super::socket::{SocketError, listen};
 use super::*;
 use crate::explain::document::{Explained, Verdict};
@@ -104,6 +104,9 @@ async fn answer_until_end(mut requests: mpsc::Receiver<Request>) {
                     .send(Err(Problem::Unavailable(format!("{filter:?}"))))
                     .unwrap(),
             },
+            Request::Templates(filter, back) => back
+                .send(Err(Problem::Unavailable(format!("{filter:?}"))))
+                .unwrap(),
             // What was asked comes back as the problem's text.
             Request::Drain(wanted, back) => back
                 .send(Err(Problem::Refused(format!("{wanted:?}"))))
@@ -211,6 +214,32 @@ fn a_filter_arrives_as_it_was_meant() {
              &state=syn_recv"
         ),
         format!("{filter:?}")
+    );
+}
+
+#[test]
+fn a_filter_of_templates_arrives_as_it_was_meant() {
+    let fake = Fake::start();
+    let error = |query: &str| fake.error::<Templates>(&format!("/v1/templates{query}"));
+    assert_eq!(error(""), format!("{:?}", TemplateFilter::default()));
+    let filter = TemplateFilter {
+        service: Some("sip".into()),
+        client: Some("10.0.0.1".parse().unwrap()),
+        server: Some("10.1.0.11".parse().unwrap()),
+        call_id: Some("a 1@b".into()),
+        limit: 7,
+    };
+    assert_eq!(
+        error("?limit=7&service=sip&client=10.0.0.1&server=10.1.0.11&call_id=a+1%40b"),
+        format!("{filter:?}")
+    );
+    assert_eq!(
+        error("?client=10.0.0.0/8"),
+        "client: \"10.0.0.0/8\" is no address; write 10.0.0.1 or 2001:db8::1"
+    );
+    assert_eq!(
+        error("?limit=0"),
+        "limit: 0 is out of range; use 1 to 100000"
     );
 }
 

@@ -22,6 +22,7 @@ mod run;
 mod services;
 mod status;
 mod table;
+mod templates;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +60,7 @@ enum Command {
     Status(status::Options),
     Services(services::Options),
     Conns(conns::Options),
+    Templates(templates::Options),
     Counters(counters::Options),
     Explain(explain::Options),
 }
@@ -99,6 +101,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(options) => status::run(&options, &socket),
         Command::Services(options) => services::run(&options, &socket),
         Command::Conns(options) => conns::run(&options, &socket),
+        Command::Templates(options) => templates::run(&options, &socket),
         Command::Counters(options) => counters::run(&options, &socket),
         Command::Explain(options) => explain::run(&options, &socket),
     };

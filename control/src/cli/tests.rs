@@ -5,7 +5,8 @@ use clap::CommandFactory;
 use super::*;
 use crate::api::documents::{
     Balance, Connection, Connections, Counter, Counters, Limit, Member, Port, Reloaded, Server,
-    ServerState, Service, Services, Snat, Status, SynProxy, Traffic, TwinCounters, Worker,
+    ServerState, Service, Services, Snat, Status, SynProxy, Template, Templates, Traffic,
+    TwinCounters, Worker,
 };
 
 fn at(text: &str) -> SocketAddr {
@@ -40,6 +41,8 @@ fn wrong_usage_is_exit_code_2() {
         "weir conns --limit 0",
         "weir conns --limit 100001",
         "weir conns --client nobody",
+        "weir templates --limit 0",
+        "weir templates --client 10.0.0.1:80",
         "weir explain",
         "weir explain tcp 10.0.0.1:1",
         "weir explain igmp 10.0.0.1:1 10.0.0.2:2",
@@ -76,6 +79,53 @@ fn filters_of_conns_become_a_query() {
         "/v1/connections?limit=5&service=a%26b%2F%C3%BC&client=10.0.0.1\
          &server=10.1.0.11%3A80&state=SYN_RECV"
     );
+}
+
+#[test]
+fn filters_of_templates_become_a_query() {
+    let target = |line: &str| match parse(line).unwrap().command {
+        Command::Templates(options) => templates::target(&options),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(target("weir templates"), "/v1/templates?limit=1000");
+    assert_eq!(
+        target("weir templates --client 10.0.0.1 --server 10.1.0.11 --call-id a@b --service web"),
+        "/v1/templates?limit=1000&service=web&client=10.0.0.1&server=10.1.0.11&call_id=a%40b"
+    );
+}
+
+#[test]
+fn templates_as_ipvsadm_shows_them_and_more() {
+    let template = |state: &str, client: &str, call_id_hash, connections| Template {
+        worker: 2,
+        protocol: "udp".into(),
+        state: state.into(),
+        client: client.into(),
+        virtual_: Some("10.0.0.10:5060".into()),
+        server: Some(at("10.1.0.11:5060")),
+        service: Some("sip".into()),
+        call_id_hash,
+        expires_seconds: 119,
+        connections,
+    };
+    let mut gone = template("NONE", "10.0.0.0/24", None, 0);
+    (gone.virtual_, gone.server, gone.service) = (None, None, None);
+    let hash = Some("00000000000abcde".to_owned());
+    let mut listed = Templates {
+        templates: vec![template("ASSURED", "192.0.2.7/32", hash, 1200), gone],
+        more: true,
+    };
+    assert_eq!(
+        templates::human(&listed),
+        "\
+PRO  EXPIRES  STATE    CLIENT                              VIRTUAL         SERVER          CONNS  SERVICE  WORKER
+UDP    01:59  ASSURED  192.0.2.7/32 call 00000000000abcde  10.0.0.10:5060  10.1.0.11:5060  1,200  sip      w2
+UDP    01:59  NONE     10.0.0.0/24                         -               -                   0  -        w2
+... and more: shown are 2; see --limit
+"
+    );
+    listed.templates.clear();
+    assert_eq!(templates::human(&listed), "no templates\n");
 }
 
 #[test]

@@ -24,6 +24,7 @@ impl Control {
                 drop(back.send(counters::document(&self.links, self.twins.as_deref())));
             }
             Request::Connections(filter, back) => self.listings.ask(filter, back),
+            Request::Templates(filter, back) => self.template_listings.ask(filter, back),
             Request::Reload(back) => self.reload_asked(Some(back)),
             Request::Blacklist(wanted, back) => self.blacklist_asked(wanted, back),
             Request::Drain(what, back) => drop(back.send(self.drain(&what))),

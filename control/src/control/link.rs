@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rtrb::{Consumer, Producer};
 use weir_dataplane::CoreId;
-use weir_dataplane::command::{Command, ConnPage, Event, PortUpdate};
+use weir_dataplane::command::{Command, ConnPage, Event, PortUpdate, TemplatePage};
 use weir_dataplane::counters::WorkerCounters;
 use weir_dataplane::defense::blacklist::Blacklist;
 use weir_dataplane::route::{Fib, NeighbourUpdate};
@@ -30,6 +30,7 @@ pub(crate) struct WorkerLink {
     ports: BTreeMap<u8, PortUpdate>,
     neighbours: BTreeMap<u16, NeighbourUpdate>,
     page: Option<Box<ConnPage>>,
+    template_page: Option<Box<TemplatePage>>,
     stop: bool,
     /// Generations given to the worker and not yet back, oldest first: the first is what it
     /// uses.
@@ -57,6 +58,7 @@ impl WorkerLink {
             ports: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             page: None,
+            template_page: None,
             stop: false,
             generations: VecDeque::from([holds]),
         }
@@ -88,6 +90,7 @@ impl WorkerLink {
             || self.fib.is_some()
             || self.blacklist.is_some()
             || self.page.is_some()
+            || self.template_page.is_some()
             || self.stop
             || !self.ports.is_empty()
             || !self.neighbours.is_empty()
@@ -129,9 +132,15 @@ impl WorkerLink {
         self.flush();
     }
 
-    /// Asks the worker for a page; one at a time.
+    /// Asks the worker for a page of connections; one at a time.
     pub(crate) fn post_page(&mut self, page: Box<ConnPage>) {
         self.page = Some(page);
+        self.flush();
+    }
+
+    /// Asks the worker for a page of templates; one at a time.
+    pub(crate) fn post_template_page(&mut self, page: Box<TemplatePage>) {
+        self.template_page = Some(page);
         self.flush();
     }
 
@@ -178,6 +187,9 @@ impl WorkerLink {
         if let Some(page) = self.page.take() {
             return Some(Command::ListConns(page));
         }
+        if let Some(page) = self.template_page.take() {
+            return Some(Command::ListTemplates(page));
+        }
         std::mem::take(&mut self.stop).then_some(Command::Stop)
     }
 
@@ -194,6 +206,7 @@ impl WorkerLink {
                 Event::RetiredBlacklist(_) => self.blacklists -= 1,
                 Event::Resolve { port, addr } => return Some(LinkEvent::Resolve { port, addr }),
                 Event::Conns(page) => return Some(LinkEvent::Conns(page)),
+                Event::Templates(page) => return Some(LinkEvent::Templates(page)),
                 Event::SynProxy { service, on } => {
                     return Some(LinkEvent::SynProxy { service, on });
                 }
@@ -212,8 +225,10 @@ pub(crate) enum LinkEvent {
         /// The address.
         addr: std::net::IpAddr,
     },
-    /// A filled page.
+    /// A filled page of connections.
     Conns(Box<ConnPage>),
+    /// A filled page of templates.
+    Templates(Box<TemplatePage>),
     /// Whether a service's automatic SYN proxy answers.
     SynProxy {
         /// Which service.

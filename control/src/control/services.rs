@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use weir_dataplane::ServerId;
@@ -18,10 +19,21 @@ use crate::model::{Changes, FULL, Model, Passage, ServiceEntry, What};
 /// What listings need beside the model.
 #[derive(Debug, Default)]
 pub(super) struct ServiceBook {
-    /// The name of each server's service.
-    names: HashMap<ServerId, Arc<str>>,
+    /// Each server, and whose it is.
+    servers: HashMap<ServerId, Listed>,
     /// What a server's cells had counted when it was added: its number may have been another's.
     zeroes: HashMap<ServerId, Traffic>,
+}
+
+/// A server as listings of connections and templates name it.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    /// The name of its service.
+    pub(super) service: Arc<str>,
+    /// What clients of that address.
+    pub(super) key: ServiceKey,
+    /// Its address and port.
+    pub(super) address: SocketAddr,
 }
 
 impl ServiceBook {
@@ -32,11 +44,16 @@ impl ServiceBook {
         changes: Option<&Changes>,
         workers: &[WorkerLink],
     ) {
-        self.names.clear();
+        self.servers.clear();
         for service in model.services() {
+            let listed = |address| Listed {
+                service: Arc::clone(&service.name),
+                key: service.key,
+                address,
+            };
             let servers = service.servers.iter();
-            self.names
-                .extend(servers.map(|s| (s.id, Arc::clone(&service.name))));
+            self.servers
+                .extend(servers.map(|s| (s.id, listed(s.address))));
         }
         let servers = changes.iter().flat_map(|changes| &changes.servers);
         for server in servers.filter(|server| server.what == What::Added) {
@@ -44,12 +61,17 @@ impl ServiceBook {
             (zero.active, zero.inactive) = (0, 0); // these are not totals
             self.zeroes.insert(server.id, zero);
         }
-        self.zeroes.retain(|id, _| self.names.contains_key(id));
+        self.zeroes.retain(|id, _| self.servers.contains_key(id));
     }
 
     /// The name of the service that `server` serves, or did.
     pub(super) fn name(&self, server: ServerId) -> Option<&str> {
-        self.names.get(&server).map(|name| &**name)
+        self.server(server).map(|server| &*server.service)
+    }
+
+    /// A server that stands, or did.
+    pub(super) fn server(&self, server: ServerId) -> Option<&Listed> {
+        self.servers.get(&server)
     }
 
     /// The document; standing services in the order of `keys`, removed ones after them.

@@ -80,6 +80,8 @@ fn each_client_keeps_its_server(workers: usize) {
         assert_eq!(said.len(), 1, "network {network}: {said:?}");
     }
 
+    shown(&weir, &servers_of(&said));
+
     // A drained server keeps its clients; with expire_quiescent_template it does not.
     let keeps = said[&2].first().expect("one").clone();
     let rip = format!("10.1.0.1{}:80", &keeps[2..]);
@@ -97,4 +99,38 @@ fn each_client_keeps_its_server(workers: usize) {
         moved.len() == 1 && !moved.contains(&keeps),
         "{keeps}, then {moved:?}"
     );
+}
+
+/// The one server of each network.
+fn servers_of(said: &BTreeMap<u8, BTreeSet<String>>) -> BTreeMap<String, String> {
+    let one = |(network, said): (&u8, &BTreeSet<String>)| {
+        let name = said.first().expect("one");
+        let network = format!("10.0.0.{}/28", network << 4);
+        (network, format!("10.1.0.1{}:80", &name[2..]))
+    };
+    said.iter().map(one).collect()
+}
+
+/// `weir templates` says so too, whichever worker it is that knows.
+fn shown(weir: &Director<'_>, wanted: &BTreeMap<String, String>) {
+    let listed = weir.json(&["templates", "--service", "web", "--limit", "100"]);
+    let templates = listed["templates"].as_array().expect("a list");
+    let by_network = |t: &&serde_json::Value| t["client"].as_str().unwrap_or("").ends_with("/28");
+    let mut got = BTreeMap::new();
+    for t in templates.iter().filter(by_network) {
+        let text = |key: &str| t[key].as_str().expect("a text").to_owned();
+        let (state, to) = (text("state"), text("virtual"));
+        assert_eq!((state.as_str(), to), ("ASSURED", format!("{VIP}:80")));
+        assert!(t["connections"].as_u64() > Some(0), "{t}");
+        let left = t["expires_seconds"].as_u64().expect("seconds");
+        assert!((30..=60).contains(&left), "{t}");
+        assert_eq!(got.insert(text("client"), text("server")), None);
+    }
+    assert_eq!(got, *wanted);
+    let one = weir.json(&["templates", "--client", "10.0.0.33"]);
+    let all = one["templates"].as_array().expect("a list").iter();
+    let clients: BTreeSet<_> = all.filter_map(|t| t["client"].as_str()).collect();
+    assert_eq!(clients, BTreeSet::from(["10.0.0.33/32", "10.0.0.32/28"]));
+    let table = text(weir.ask(&["templates"]));
+    assert!(table.starts_with("PRO  EXPIRES  STATE"), "{table}");
 }

@@ -15,6 +15,7 @@
 
 use super::family::Family;
 use super::open::{First, Opened, Refusal, pick_server};
+use crate::command::TemplatePage;
 use crate::conn::ConnId;
 use crate::conn::state::Standing;
 use crate::conn::templates::{Heard, TemplateKey, TemplateRef};
@@ -267,6 +268,22 @@ impl<Q: PortQueue> Worker<Q> {
         if let Some(template) = conn.assure() {
             self.tell_template(template, Heard::Stands);
         }
+    }
+
+    /// Fills a page of the templates that live here.
+    #[cold]
+    pub(crate) fn list_templates(&self, page: &mut TemplatePage) {
+        page.core = self.steer.me();
+        let found = &mut page.found;
+        let next = self.templates.page(page.cursor, page.scan, |template| {
+            let room = found.len() < found.capacity();
+            if room {
+                found.push(template);
+            }
+            room
+        });
+        page.done = next.is_none();
+        page.cursor = next.unwrap_or(page.cursor);
     }
 
     /// Lets templates run out, a few at a time.

@@ -50,6 +50,7 @@ fn short(command: &Command) -> String {
         }
         Command::Port(update) => format!("port {} {}", update.port.0, update.mtu),
         Command::ListConns(_) => "list".to_owned(),
+        Command::ListTemplates(_) => "templates".to_owned(),
         Command::Stop => "stop".to_owned(),
     }
 }

@@ -1,14 +1,21 @@
 use std::net::SocketAddr;
 
+use weir_dataplane::command::{ConnPage, ConnView};
 use weir_dataplane::conn::state::State;
-use weir_dataplane::{Proto, ServerId};
+use weir_dataplane::conn::templates::{TemplateKey, TemplateView};
+use weir_dataplane::packet::sip;
+use weir_dataplane::service::{Mark, ServiceKey};
+use weir_dataplane::{Proto, ServerId, ServiceId};
 
+use super::connections::{connection, matches};
 use super::*;
-use crate::api::Endpoint;
+use crate::api::documents::{Connection, Connections, Template};
+use crate::api::{ConnectionFilter, Endpoint, TemplateFilter};
+use crate::control::services::Listed;
 
 type Answer = oneshot::Receiver<Result<Connections, Problem>>;
 
-fn ask(listings: &mut Listings, filter: ConnectionFilter) -> Answer {
+fn ask(listings: &mut Listings<OfConnections>, filter: ConnectionFilter) -> Answer {
     let (back, answer) = oneshot::channel();
     listings.ask(filter, back);
     answer
@@ -227,4 +234,82 @@ fn filters() {
         ..all()
     };
     assert!(!matches(&nameless, &view, None));
+}
+
+/// A template of 192.0.2.0/24 for a service of a mark.
+fn template_view() -> TemplateView {
+    TemplateView {
+        key: TemplateKey::new(ServiceId(2), [192, 0, 2, 7].into(), 24, sip::hashed(b"a@b")),
+        server: ServerId(5),
+        expires: 65,
+        controls: 3,
+        prefix: 24,
+        assured: true,
+    }
+}
+
+fn listed() -> Listed {
+    Listed {
+        service: "calls".into(),
+        key: ServiceKey::Mark {
+            mark: Mark::new(7).unwrap(),
+            v6: false,
+        },
+        address: "10.1.0.11:5060".parse().unwrap(),
+    }
+}
+
+#[test]
+fn a_template_is_shown_with_its_network_and_its_mark() {
+    let shown = templates::template(CoreId(3), &template_view(), Some(&listed()));
+    assert_eq!(
+        shown,
+        Template {
+            worker: 3,
+            protocol: "ip".into(),
+            state: "ASSURED".into(),
+            client: "192.0.2.0/24".into(),
+            virtual_: Some("fwmark 7".into()),
+            server: Some("10.1.0.11:5060".parse().unwrap()),
+            service: Some("calls".into()),
+            call_id_hash: Some(format!("{:016x}", sip::hashed(b"a@b"))),
+            expires_seconds: 2,
+            connections: 3,
+        }
+    );
+}
+
+#[test]
+fn templates_are_found_by_any_client_of_theirs_and_by_call() {
+    let wants = |change: fn(&mut TemplateFilter)| {
+        let mut filter = TemplateFilter::default();
+        change(&mut filter);
+        templates::matches(&filter, &template_view(), Some(&listed()))
+    };
+    assert!(wants(|_| {}));
+    assert!(wants(|f| f.client = Some([192, 0, 2, 200].into())));
+    assert!(!wants(|f| f.client = Some([192, 0, 3, 7].into())));
+    assert!(!wants(|f| f.client = Some("2001:db8::1".parse().unwrap())));
+    assert!(wants(|f| f.call_id = Some("a@b".into())));
+    assert!(!wants(|f| f.call_id = Some("a@c".into())));
+    assert!(wants(|f| f.service = Some("calls".into())));
+    assert!(!wants(|f| f.service = Some("web".into())));
+    assert!(wants(|f| f.server = Some("10.1.0.11".parse().unwrap())));
+    assert!(!wants(|f| f.server = Some("10.1.0.11:80".parse().unwrap())));
+}
+
+#[test]
+fn pages_of_templates_make_a_listing() {
+    let book = ServiceBook::default();
+    let mut listings = Listings::<OfTemplates>::new(1);
+    let (back, mut answer) = oneshot::channel();
+    listings.ask(TemplateFilter::default(), back);
+    let mut page = listings.page_for(CoreId(0)).unwrap();
+    page.found.push(template_view());
+    page.done = true;
+    listings.take(page, &book);
+    let listed = answer.try_recv().unwrap().unwrap();
+    assert_eq!((listed.templates.len(), listed.more), (1, false));
+    let nobodys = &listed.templates[0];
+    assert_eq!((&nobodys.server, &nobodys.service), (&None, &None));
 }
