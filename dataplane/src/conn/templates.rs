@@ -329,6 +329,12 @@ impl Templates {
         }
     }
 
+    /// Clients are masked to `prefix` bits from now on; this template's are those that share its
+    /// network of that size.
+    pub fn masks(&mut self, TemplateId(slot): TemplateId, prefix: u8) {
+        self.slots[slot as usize].prefix = prefix;
+    }
+
     /// Forgets a template; what it controlled goes on by itself.
     pub fn forget(&mut self, TemplateId(slot): TemplateId) {
         self.remove(slot);

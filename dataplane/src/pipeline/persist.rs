@@ -111,10 +111,13 @@ impl<Q: PortQueue> Worker<Q> {
         let ticks = persistence.ticks;
         if let Some((id, server)) = self.templates.find(key) {
             if self.may_keep(key.service, server) {
+                self.templates.masks(id, persistence.prefix);
                 return Ok((server, self.templates.control(id, ticks), false));
             }
             self.templates.forget(id);
         }
+        // What had run out is gone, whether there will be a new one or not.
+        self.counters.templates.set(self.templates.len().into());
         let service = self.snapshot.service(key.service);
         let service = service.ok_or(DropReason::NoServer)?;
         let (loads, memories) = (&mut self.loads, &mut self.memories);

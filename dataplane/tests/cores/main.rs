@@ -7,6 +7,7 @@ mod common;
 mod fair;
 mod limits;
 mod snat;
+mod storm;
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
