@@ -20,6 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::family::Family;
 use crate::conn::side::SideId;
 use crate::conn::state::Direction;
+use crate::conn::templates::Heard;
 use crate::conn::{ConnId, Hit};
 use crate::forward::ForwardMode;
 use crate::forward::carrier::{ClientAddress, stream::number};
@@ -386,7 +387,7 @@ impl<Q: PortQueue> Worker<Q> {
             self.send_errand(owner, Message::Keep(keys), None);
         }
         if let Some(template) = template {
-            self.tell_template(template, true);
+            self.tell_template(template, Heard::Stands);
         }
         true
     }
