@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use weir_dataplane::io::dpdk::{BondHash, BondMode};
+use weir_dataplane::io::{BondHash, BondMode};
 
 use super::defaults::{self, MAX_MEMBERS, MONITOR_RANGE};
 use super::reader::{At, Key, Problems, Section};

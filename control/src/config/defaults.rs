@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::types::{Cores, Idle, Log, LogFormat, VipOwner};
 use weir_dataplane::forward::ForwardMode;
-use weir_dataplane::io::dpdk::BondHash;
+use weir_dataplane::io::BondHash;
 use weir_dataplane::sched::SchedulerKind;
 
 /// Workers: one, so that a forgotten `[workers]` costs no more than one CPU.

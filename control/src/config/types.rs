@@ -10,7 +10,7 @@ use weir_dataplane::conn::state::{Rules, TimeoutChanges, Timeouts};
 use weir_dataplane::forward::ForwardMode;
 use weir_dataplane::forward::carrier::ClientAddress;
 use weir_dataplane::forward::tun::Tunnel;
-use weir_dataplane::io::dpdk::{BondHash, BondMode};
+use weir_dataplane::io::{BondHash, BondMode};
 use weir_dataplane::sched::{Options, SchedulerKind};
 use weir_dataplane::service::{AddressRange, Marks, Policy, ServerPolicy, ServiceKey, SnatRules};
 

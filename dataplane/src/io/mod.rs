@@ -4,6 +4,7 @@
 //! (the only room with `unsafe` of its own), `sim` as a simulated NIC with RSS and a switch
 //! for adversarial delivery, so that the very same worker runs in `cargo test`.
 
+mod bonds;
 #[cfg(feature = "dpdk")]
 #[allow(unsafe_code)]
 pub mod dpdk;
@@ -11,6 +12,7 @@ pub mod sim;
 pub mod vlan;
 
 use arrayvec::ArrayVec;
+pub use bonds::{BondHash, BondMode};
 
 /// Frames a worker takes from a queue at once. 32 hides memory latency behind the burst and
 /// still fits the first-level cache (PLATFORM: DPDK's own examples settle on it as well).

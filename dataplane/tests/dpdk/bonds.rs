@@ -3,10 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use weir_dataplane::io::dpdk::{
-    BondHash, BondMode, BondOptions, MemberState, OpenPort, Pool, PortOptions, open_ports,
-};
-use weir_dataplane::io::{Burst, Frame, FramePool, PortQueue};
+use weir_dataplane::io::dpdk::{BondOptions, MemberState, OpenPort, Pool, PortOptions, open_ports};
+use weir_dataplane::io::{BondHash, BondMode, Burst, Frame, FramePool, PortQueue};
 
 use super::{eal, pool, port_options};
 

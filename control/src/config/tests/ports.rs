@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_dataplane::io::dpdk::{BondHash, BondMode};
+use weir_dataplane::io::{BondHash, BondMode};
 
 use super::super::types::Device;
 use super::super::{bond, restart_needed, scalars};

@@ -37,7 +37,7 @@ mod queue;
 mod rss;
 mod thread;
 
-pub use bond::{BondHash, BondMode, BondOptions, Member, MemberState};
+pub use bond::{BondOptions, Member, MemberState};
 pub use demand::{CACHE, PoolDemand};
 pub use device::{BadDevice, Device};
 pub use eal::{Eal, EalError, EalOptions, Memory, free_huge_pages_mib};

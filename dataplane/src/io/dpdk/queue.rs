@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 use dpdk_sys::{rte_eth_fp_ops, rte_mbuf};
 
-use super::bond::{Bond, BondMode};
+use super::bond::Bond;
 use super::mbuf::Mbuf;
 use super::port::Claim;
 use crate::counters::Cell;
+use crate::io::BondMode;
 use crate::io::{Burst, PortQueue};
 
 /// What a queue counts by itself. These frames never reach the worker, so they are not in its

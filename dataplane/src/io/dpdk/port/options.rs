@@ -4,7 +4,8 @@
 use crate::steer::{BUCKETS, KEY_LEN};
 use crate::types::CoreId;
 
-use super::super::bond::{BondMode, BondOptions};
+use super::super::bond::BondOptions;
+use crate::io::BondMode;
 
 /// What one port is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
