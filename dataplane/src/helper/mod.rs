@@ -4,7 +4,7 @@
 //! A *helper* reads a service's control connections (`pipeline/helped.rs`). What is announced there
 //! becomes *expected* ([`expected`]), and the data connection that then comes opens to the same
 //! server without a service of its own (`pipeline/expected.rs`). Where an announcement has to name
-//! other addresses, its line changes length, and TCP's numbers with it ([`shift`]).
+//! other addresses, its line changes length, and TCP's numbers with it (`shift.rs`).
 #![forbid(unsafe_code)]
 
 pub mod expected;
