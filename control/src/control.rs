@@ -343,6 +343,11 @@ impl Control {
                 let servers = snapshot.servers();
                 let servers = servers.filter(|s| s.forward != ForwardMode::snat);
                 self.servers = servers.map(|s| s.address.ip()).collect();
+                // All counters before the first worker: it may tell another one of a new server
+                // that has yet to take these services.
+                for link in &self.links {
+                    link.counters().reserve(&snapshot);
+                }
                 for link in &mut self.links {
                     link.post_snapshot(Arc::clone(&snapshot));
                 }

@@ -335,6 +335,10 @@ pub struct ServerCounters {
     pub inactive: Cell,
     /// Places announced under its upper threshold, for connections about to open (gauge).
     pub announced: Cell,
+    /// Such places that left with a packet that another worker goes on with.
+    pub places_out: Cell,
+    /// Such places that came with a packet from another worker.
+    pub places_in: Cell,
     /// Times that this worker found it overloaded.
     pub filled: Cell,
     /// Times that this worker found it overloaded no more.

@@ -230,6 +230,8 @@ pub(super) fn counted(server: ServerId, workers: &[WorkerLink]) -> Traffic {
             active,
             inactive,
             announced: _,
+            places_out: _,
+            places_in: _,
             filled: _,
             cleared: _,
             overloaded: _,

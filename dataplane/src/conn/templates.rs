@@ -105,6 +105,8 @@ pub enum Heard {
     Gone,
     /// `drop_entry` took it: the last one of a template that is not assured takes that along.
     Shed,
+    /// It did not open: a template that never had another goes with its last.
+    Unused,
 }
 
 impl Heard {
@@ -137,6 +139,8 @@ pub(crate) struct Template {
     /// How many bits of the client's address count.
     prefix: u8,
     assured: bool,
+    /// A connection of its own was heard of.
+    used: bool,
 }
 
 impl Template {
@@ -304,6 +308,7 @@ impl Templates {
             next: self.buckets[bucket],
             prefix,
             assured: false,
+            used: false,
         };
         self.tag = match self.tag {
             TAG => 1,
@@ -340,7 +345,7 @@ impl Templates {
         self.remove(slot);
     }
 
-    /// What a connection that it controls lets it know; whether that was its end.
+    /// What a connection that it controls lets it know; whether that was the template's end.
     pub fn hear(&mut self, of: TemplateRef, heard: Heard) -> bool {
         let now = self.now;
         let Some(template) = self.slots.get_mut(of.slot as usize) else {
@@ -351,6 +356,7 @@ impl Templates {
         }
         template.heard = now;
         template.assured |= of.assured;
+        template.used |= heard != Heard::Unused;
         if heard == Heard::Stands || template.controls == 0 {
             return false;
         }
@@ -358,7 +364,12 @@ impl Templates {
         if template.controls > 0 {
             return false;
         }
-        if heard == Heard::Shed && !template.assured {
+        let ends = match heard {
+            Heard::Shed => !template.assured,
+            Heard::Unused => !template.used,
+            Heard::Stands | Heard::Gone => false,
+        };
+        if ends {
             self.remove(of.slot);
             return true;
         }

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 use arrayvec::ArrayVec;
+use rtrb::PushError;
 
 use super::family::Family;
 use super::open::{Opened, Refusal};
@@ -66,13 +67,32 @@ impl<Q: PortQueue> Worker<Q> {
         frame: Option<(PortId, Q::Frame)>,
     ) {
         let packets = u64::from(frame.is_some());
+        if let Some(server) = message.place() {
+            self.loads.place_out(server);
+        }
+        let errand = Errand { frame, message };
         let ring = self.links.errands_out.get_mut(usize::from(core.0));
-        let sent = ring
-            .and_then(Option::as_mut)
-            .is_some_and(|ring| ring.push(Errand { frame, message }).is_ok());
-        match sent {
-            true => self.counters.handoff_out.add(packets),
-            false => self.counters.drops[DropReason::HandoffFull as usize].add(packets),
+        let lost = match ring.and_then(Option::as_mut) {
+            Some(ring) => ring.push(errand).err().map(|PushError::Full(lost)| lost),
+            None => Some(errand),
+        };
+        match lost {
+            None => self.counters.handoff_out.add(packets),
+            Some(lost) => {
+                self.counters.drops[DropReason::HandoffFull as usize].add(packets);
+                self.keep_what_is_lost(&lost.message);
+            }
+        }
+    }
+
+    /// What was on its way for a connection that does not open now.
+    #[cold]
+    fn keep_what_is_lost(&mut self, message: &Message) {
+        if let Some(server) = message.place() {
+            self.loads.place_in(server);
+        }
+        if let Some(progress) = message.progress() {
+            self.not_needed(progress);
         }
     }
 
@@ -83,6 +103,9 @@ impl<Q: PortQueue> Worker<Q> {
         frame: Option<(PortId, Q::Frame)>,
         now: Tick,
     ) {
+        if let Some(server) = message.place() {
+            self.loads.place_in(server);
+        }
         match message {
             Message::Ask {
                 keys,
@@ -240,13 +263,15 @@ impl<Q: PortQueue> Worker<Q> {
                 self.release(keys);
             }
             let opened = opened.map(Opened::Same).map_err(Refusal::Drop);
-            self.controlled::<K>(progress.template, &opened);
+            self.controlled::<K>(&progress, &opened);
         } else if let (Some(hit), true) = (known, granted) {
             let stands = conns.get(hit.id).key(Direction::Outbound).widened();
             if stands != keys.outbound {
                 self.release(keys);
             }
-            self.not_needed(progress.template);
+            self.not_needed(&progress);
+        } else {
+            self.not_needed(&progress);
         }
         let conns = &K::side(&self.sides).conns;
         match conns.lookup(conns.hash(&inbound), &inbound) {
@@ -256,12 +281,7 @@ impl<Q: PortQueue> Worker<Q> {
                 let of = FragmentOf::Flow { key, says, id, len };
                 self.fragment_of(lane, frame, of, now);
             }
-            None => {
-                if !granted {
-                    self.not_needed(progress.template);
-                }
-                self.counters.dropped(DropReason::ReplyKeyTaken);
-            }
+            None => self.counters.dropped(DropReason::ReplyKeyTaken),
         }
     }
 
@@ -283,7 +303,7 @@ impl<Q: PortQueue> Worker<Q> {
             if granted && !stands {
                 self.release(keys);
             }
-            self.not_needed(progress.template);
+            self.not_needed(&progress);
             return self.carry_on(lane, frame, flow, hit, now);
         }
         self.note_proof(&frame, flow, now);
@@ -299,7 +319,7 @@ impl<Q: PortQueue> Worker<Q> {
                     self.release(keys);
                 }
                 let opened = id.map(Opened::Same).map_err(Refusal::Drop);
-                self.controlled::<K>(progress.template, &opened);
+                self.controlled::<K>(&progress, &opened);
                 opened
             }
             (true, ..) => {

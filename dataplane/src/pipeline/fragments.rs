@@ -205,19 +205,21 @@ impl<Q: PortQueue> Worker<Q> {
     ) {
         let conns = &K::side(&self.sides).conns;
         if let Some(hit) = conns.lookup(conns.hash(&flow.key), &flow.key) {
-            if let Some(core) = conns.get(hit.id).redirected_to() {
+            let redirected = conns.get(hit.id).redirected_to();
+            self.not_needed(&progress);
+            if let Some(core) = redirected {
                 self.keep_redirect::<K>(hit.id, now);
                 let port = self.lanes[lane].port.id;
                 return self.send_errand(core, Message::Fragment(of), Some((port, frame)));
             }
-            self.not_needed(progress.template);
             return self.carry_part(lane, frame, flow, hit, part, now);
         }
         if let Some((flow, hit)) = self.find_translated(flow) {
-            self.not_needed(progress.template);
+            self.not_needed(&progress);
             return self.carry_part(lane, frame, &flow, hit, part, now);
         }
         if let Some((owner, hit)) = self.find_answered(flow) {
+            self.not_needed(&progress);
             let port = self.lanes[lane].port.id;
             return match (owner == self.steer.me(), hit) {
                 (false, _) => {
@@ -232,6 +234,7 @@ impl<Q: PortQueue> Worker<Q> {
         }
         let used = self.snapshot.address_use(flow.key.destination().ip());
         if flow.key.proto() == Proto::Sctp && (used.vip || used.local) {
+            self.not_needed(&progress);
             // An INIT is alone in its packet (RFC 9260 6.10), and no link is too short for it.
             return self.counters.dropped(DropReason::NoConnection);
         }

@@ -93,6 +93,20 @@ impl<Q: PortQueue> Worker<Q> {
         mut progress: Progress,
         now: Tick,
     ) -> Result<Opened, Refusal> {
+        let opened = self.open_wanted(first, flow, &mut progress, now);
+        self.controlled::<K>(&progress, &opened);
+        opened
+    }
+
+    /// The same, without what a template that names the server is told of it.
+    #[inline(always)]
+    fn open_wanted<K: Family>(
+        &mut self,
+        first: First<'_>,
+        flow: &Flow<K>,
+        progress: &mut Progress,
+        now: Tick,
+    ) -> Result<Opened, Refusal> {
         let service = match wanted_service(&self.snapshot, first, flow) {
             Ok(service) => service,
             Err(Refusal::Kernel) if self.snapshot.has_snat() => {
@@ -109,7 +123,7 @@ impl<Q: PortQueue> Worker<Q> {
         if from == to {
             return Err(DropReason::Land.into());
         }
-        if progress == Progress::default() {
+        if *progress == Progress::default() {
             self.defense.admit(service, from.ip())?;
             if self.limits.is_on() {
                 self.limits.admit(service, from.ip(), now)?;
@@ -119,11 +133,9 @@ impl<Q: PortQueue> Worker<Q> {
         self.proxies.admits(service, k.proto(), flow.says, sloppy)?;
         let (id, persistence) = (service.id, service.policy.persistence);
         if let Some(persistence) = persistence {
-            self.persist(first, flow, (id, persistence), &mut progress, now)?;
+            self.persist(first, flow, (id, persistence), progress, now)?;
         }
-        let opened = self.open_to(first, id, flow, progress, now);
-        self.controlled::<K>(progress.template, &opened);
-        opened
+        self.open_to(first, id, flow, *progress, now)
     }
 
     /// Opens a connection of this service.

@@ -8,6 +8,7 @@ use super::family::Family;
 use super::open::conn_gone;
 use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, Standing};
+use crate::conn::templates::Heard;
 use crate::conn::{Conn, ConnId, Hit};
 use crate::io::PortQueue;
 use crate::packet::tcp::flags::SYN;
@@ -61,7 +62,9 @@ impl<Q: PortQueue> Worker<Q> {
             let conns = &mut K::side_mut(&mut self.sides).conns;
             let template = conns.get_mut(id).set_template(None);
             conns.let_go(id);
-            self.not_needed(template);
+            if let Some(template) = template {
+                self.tell_template(template, Heard::Gone);
+            }
             self.counters.conns.set(self.sides.len());
         } else {
             self.close::<K>(id);

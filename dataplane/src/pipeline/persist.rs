@@ -11,6 +11,10 @@
 //! A client whose connections land on different cores so gets one server, and the scheduler is
 //! asked once. Where home is here nothing travels. A retransmission that asks again is answered
 //! the same, and what it does not need is given back.
+//!
+//! A client of a template's comes whatever its server's threshold, as in LVS. The connection that
+//! it is made for needs a place, which travels with the packet to whoever opens it. A template of
+//! which nothing opened goes: else who was refused could pass the threshold from then on.
 #![forbid(unsafe_code)]
 
 use super::family::Family;
@@ -56,6 +60,9 @@ impl<Q: PortQueue> Worker<Q> {
         if progress.server.is_some() {
             return Ok(());
         }
+        if let Some(reason) = progress.refused {
+            return Err(reason.into());
+        }
         let client = flow.key.source().ip();
         let engine = match persistence.engine {
             Engine::Address => 0,
@@ -74,9 +81,7 @@ impl<Q: PortQueue> Worker<Q> {
                 key: None,
                 now,
             };
-            let (server, template, _) = self.named(persistence, &key, request)?;
-            (progress.server, progress.template) = (Some(server), Some(template));
-            return Ok(());
+            return Ok(self.name(persistence, &key, request, progress)?);
         }
         let of = first.part.unwrap_or(FragmentOf::Flow {
             key: flow.key.widened(),
@@ -99,20 +104,23 @@ impl<Q: PortQueue> Worker<Q> {
         self.steer.owner(&Key6::new(Proto::Tcp, client, nobody))
     }
 
-    /// The server that the template of `key` names, which lives here; a new one where there is
-    /// none, or its server takes no connections any more: then (`true`) the scheduler has reserved
-    /// a place there. Counts the connection.
-    fn named(
+    /// Notes the server that the template of `key` names, which lives here, and counts the
+    /// connection. Where there is none, or its server takes no connections any more, there is a new
+    /// one, to a server with a place.
+    fn name(
         &mut self,
         persistence: Persistence,
         key: &TemplateKey,
         request: Request,
-    ) -> Result<(ServerId, TemplateRef, bool), DropReason> {
+        progress: &mut Progress,
+    ) -> Result<(), DropReason> {
         let ticks = persistence.ticks;
         if let Some((id, server)) = self.templates.find(key) {
             if self.may_keep(key.service, server) {
                 self.templates.masks(id, persistence.prefix);
-                return Ok((server, self.templates.control(id, ticks), false));
+                progress.server = Some(server);
+                progress.template = Some(self.templates.control(id, ticks));
+                return Ok(());
             }
             self.templates.forget(id);
         }
@@ -124,9 +132,11 @@ impl<Q: PortQueue> Worker<Q> {
         let server = pick_server(&self.snapshot, service, request, loads, memories)?.id;
         let (id, evicted) = self.templates.insert(key, persistence.prefix, server);
         self.counters.templates_evicted.add(evicted.into());
-        let template = self.templates.control(id, ticks);
         self.counters.templates.set(self.templates.len().into());
-        Ok((server, template, true))
+        progress.server = Some(server);
+        progress.template = Some(self.templates.control(id, ticks));
+        progress.placed = self.loads.are_guarded(server);
+        Ok(())
     }
 
     /// Whether a template may go on naming this server (IPVS's `ip_vs_check_template`).
@@ -161,13 +171,10 @@ impl<Q: PortQueue> Worker<Q> {
                 key: None,
                 now,
             };
-            let named = self.named(persistence, &question.key, request);
-            if let Ok((server, template, reserved)) = named {
-                if reserved {
-                    self.loads.unreserve(server); // the opener's worker has the connection
-                }
-                (progress.server, progress.template) = (Some(server), Some(template));
-            }
+            let named = self.name(persistence, &question.key, request, &mut progress);
+            progress.refused = named.err();
+        } else {
+            progress.refused = Some(DropReason::NoServer); // its persistence is gone meanwhile
         }
         Message::Named(question.of, progress)
     }
@@ -199,25 +206,23 @@ impl<Q: PortQueue> Worker<Q> {
         let conns = &K::side(&self.sides).conns;
         if let Some(hit) = conns.lookup(conns.hash(&flow.key), &flow.key) {
             // A retransmission was first.
-            self.not_needed(progress.template);
+            self.not_needed(&progress);
             return self.carry_on(lane, frame, flow, hit, now);
         }
         if let Some((flow, hit)) = self.find_translated(flow) {
-            self.not_needed(progress.template);
+            self.not_needed(&progress);
             return self.carry_on(lane, frame, &flow, hit, now);
         }
         self.note_proof(&frame, flow, now);
-        let opened = match progress.server {
-            Some(_) => self.open(self.first(lane, &frame), flow, progress, now),
-            None => Err(DropReason::NoServer.into()),
-        };
+        let opened = self.open(self.first(lane, &frame), flow, progress, now);
         self.go_on(lane, frame, flow, opened, now);
     }
 
-    /// Gives back what was counted for a connection that is not opened.
-    pub(super) fn not_needed(&mut self, template: Option<TemplateRef>) {
-        if let Some(template) = template {
-            self.tell_template(template, Heard::Gone);
+    /// Gives back what was counted for a connection that is not opened. Its place, if it has one,
+    /// is this worker's by now, for its next connection there.
+    pub(super) fn not_needed(&mut self, progress: &Progress) {
+        if let Some(template) = progress.template {
+            self.tell_template(template, Heard::Unused);
         }
     }
 
@@ -227,22 +232,25 @@ impl<Q: PortQueue> Worker<Q> {
     #[inline]
     pub(super) fn controlled<K: Family>(
         &mut self,
-        template: Option<TemplateRef>,
+        progress: &Progress,
         opened: &Result<Opened, Refusal>,
     ) {
+        let template = progress.template;
         if template.is_none() {
             return;
         }
-        let counted = match opened {
+        let before = match opened {
             Ok(Opened::Same(id)) => {
                 let conns = &mut K::side_mut(&mut self.sides).conns;
                 conns.get_mut(*id).set_template(template)
             }
             Ok(Opened::Translated(id)) => self.sides.v6.conns.get_mut(*id).set_template(template),
             Err(Refusal::Ask) => None,
-            Err(_) => template,
+            Err(_) => return self.not_needed(progress),
         };
-        self.not_needed(counted);
+        if let Some(before) = before {
+            self.tell_template(before, Heard::Gone);
+        }
     }
 
     /// Tells a template of a connection of its own.
@@ -258,7 +266,8 @@ impl<Q: PortQueue> Worker<Q> {
     /// What a connection on any worker lets a template know that lives here.
     pub(super) fn hear_controlled(&mut self, template: TemplateRef, heard: Heard) {
         if self.templates.hear(template, heard) {
-            self.counters.templates_shed.add(1);
+            let shed = heard == Heard::Shed;
+            self.counters.templates_shed.add(shed.into());
             self.counters.templates.set(self.templates.len().into());
         }
     }

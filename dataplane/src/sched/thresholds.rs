@@ -14,13 +14,19 @@
 //! looks at nobody until they are used; near it, it gives back what it has left, once a tick. A
 //! place that was not used after all (no local port was free) serves the worker's next opening.
 //!
+//! With persistence a template's home chooses and announces, and another worker opens: the place
+//! goes along with the packet, out of one worker's announced ones and into the other's. Each counts
+//! what it sent and what came: the difference of all sums is what is under way. A ring that is full
+//! gives its sender the place back.
+//!
 //! What LVS calls overload (REFERENCE B3): set when active and inactive connections reach the
 //! upper threshold, cleared when they are below the lower one, or below three quarters of the
 //! upper where there is no lower. It is memory, so workers tell each other when they set or clear
 //! it, by counting that.
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{Ordering::SeqCst, fence};
+use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use std::sync::atomic::fence;
 
 use super::Loads;
 use crate::counters::ServerCounters;
@@ -120,7 +126,7 @@ impl Loads {
         };
         cells.announced.set(block);
         fence(SeqCst); // between our store and our loads, or two could miss each other
-        let taken = standing(cells) + self.taken_elsewhere(id);
+        let taken = self.taken(id);
         if taken > upper {
             cells.announced.set(1);
             if taken - (block - 1) > upper {
@@ -133,13 +139,29 @@ impl Loads {
         true
     }
 
-    /// Gives a place back that was reserved for a connection of another worker's.
-    pub(crate) fn unreserve(&mut self, id: ServerId) {
-        if let Some(known) = self.known.get(id.0 as usize)
-            && known.guarded.is_some()
-            && let Some(cells) = self.own.servers.get(id)
-        {
-            cells.announced.set(cells.announced.get().saturating_sub(1));
+    /// Whether places at this server are counted.
+    pub(crate) fn are_guarded(&self, id: ServerId) -> bool {
+        self.guarded_at(id).is_some()
+    }
+
+    /// A place that was announced here leaves with its packet.
+    #[cold]
+    pub(crate) fn place_out(&mut self, id: ServerId) {
+        if let Some(cells) = self.own.servers.get(id) {
+            cells.places_out.add(1);
+            give_back(cells);
+        }
+    }
+
+    /// A place came with its packet, and counts as one that was announced here.
+    #[cold]
+    pub(crate) fn place_in(&mut self, id: ServerId) {
+        if let Some(cells) = self.own.servers.get(id) {
+            if self.are_guarded(id) {
+                cells.announced.add(1);
+            }
+            fence(Release); // whoever sees that it came sees where it is
+            cells.places_in.add(1);
         }
     }
 
@@ -150,7 +172,7 @@ impl Loads {
             && known.guarded.is_some()
         {
             if let Some(cells) = self.own.servers.get(id) {
-                cells.announced.set(cells.announced.get().saturating_sub(1));
+                give_back(cells);
             }
             self.review(id);
         }
@@ -227,14 +249,27 @@ impl Loads {
         })
     }
 
-    fn taken_elsewhere(&self, id: ServerId) -> u64 {
-        let cells = self.peers.iter().filter_map(|p| p.servers.get(id));
-        cells.map(standing).sum()
+    /// All workers' connections and announced places, with those under way. A place is counted
+    /// where it goes before it is taken back where it was, and this looks in the other order:
+    /// who meets one on its way sees it twice rather than not at all.
+    fn taken(&self, id: ServerId) -> u64 {
+        let sum = |of: fn(&ServerCounters) -> u64| {
+            let workers = std::iter::once(&self.own).chain(&self.peers);
+            let cells = workers.filter_map(|worker| worker.servers.get(id));
+            cells.map(of).fold(0, u64::wrapping_add)
+        };
+        let came = sum(|cells| cells.places_in.get());
+        fence(Acquire);
+        let announced = sum(|cells| cells.announced.get());
+        fence(Acquire);
+        let left = sum(|cells| cells.places_out.get());
+        let stand = sum(|cells| cells.active.get() + cells.inactive.get());
+        announced + stand + left.wrapping_sub(came)
     }
 }
 
-/// The connections of one worker and the places that it has announced. A connection is counted
-/// before its place is taken back, so nobody sees less than there is.
-fn standing(cells: &ServerCounters) -> u64 {
-    cells.announced.get() + cells.active.get() + cells.inactive.get()
+/// An announced place is one no more: what is in its stead is counted.
+fn give_back(cells: &ServerCounters) {
+    fence(Release);
+    cells.announced.set(cells.announced.get().saturating_sub(1));
 }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::conn::templates::{Heard, TemplateKey, TemplateRef};
+use crate::counters::DropReason;
 use crate::helper::expected::{Expected, Wanted};
 use crate::packet::Key6;
 use crate::types::{CoreId, PortId, ServerId};
@@ -53,6 +54,18 @@ pub struct Progress {
     pub server: Option<ServerId>,
     /// That template, which counts this connection already.
     pub template: Option<TemplateRef>,
+    /// It was made for this connection, and a place under the server's threshold travels along.
+    pub placed: bool,
+    /// The template's home has no server for it, and why.
+    pub refused: Option<DropReason>,
+}
+
+impl Progress {
+    /// At which server a place travels along.
+    #[must_use]
+    pub fn place(&self) -> Option<ServerId> {
+        self.server.filter(|_| self.placed)
+    }
 }
 
 /// Asks a template's home for the server of a new connection.
@@ -108,7 +121,7 @@ pub enum Message {
     },
     /// With the first packet, to a template's home: which server?
     Template(Question, Progress),
-    /// The answer, with the packet: the server is in the progress, if there is any.
+    /// The answer, with the packet: the server is in the progress, or why there is none.
     Named(FragmentOf, Progress),
     /// Of a connection that this template of yours controls.
     Controlled(TemplateRef, Heard),
@@ -133,6 +146,26 @@ pub enum Message {
         /// Longest IP packet, bytes.
         mtu: u16,
     },
+}
+
+impl Message {
+    /// What is answered already for the packet that goes along.
+    #[must_use]
+    pub fn progress(&self) -> Option<&Progress> {
+        match self {
+            Message::Ask { progress, .. }
+            | Message::Told { progress, .. }
+            | Message::Template(_, progress)
+            | Message::Named(_, progress) => Some(progress),
+            _ => None,
+        }
+    }
+
+    /// At which server a place travels along.
+    #[must_use]
+    pub fn place(&self) -> Option<ServerId> {
+        self.progress().and_then(Progress::place)
+    }
 }
 
 /// A message that changes cores, with the packet that it is about, if any.

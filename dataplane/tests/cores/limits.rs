@@ -19,7 +19,7 @@ use crate::{Rng, seeds};
 
 /// The usual services, `web` with this scheduler and these limits, its servers with these
 /// thresholds.
-fn limited(kind: SchedulerKind, thresholds: Thresholds, limits: Limits) -> Snapshot {
+pub(crate) fn limited(kind: SchedulerKind, thresholds: Thresholds, limits: Limits) -> Snapshot {
     let plain = snapshot(0, Default::default());
     let mut b = SnapshotBuilder::default();
     for server in plain.servers() {
@@ -66,7 +66,7 @@ fn client(n: usize) -> SocketAddrV4 {
 }
 
 /// Connections of server `id`, over all workers.
-fn standing(d: &Director, id: u32) -> u64 {
+pub(crate) fn standing(d: &Director, id: u32) -> u64 {
     d.sum(|c| {
         let cells = c.servers.get(ServerId(id)).unwrap();
         cells.active.get() + cells.inactive.get()

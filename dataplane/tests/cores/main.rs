@@ -6,6 +6,7 @@
 mod common;
 mod fair;
 mod limits;
+mod places;
 mod snat;
 mod storm;
 

@@ -12,6 +12,7 @@ mod talk;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
+use weir_dataplane::counters::ServerCounters;
 use weir_dataplane::packet::build::checksums_right;
 use weir_dataplane::packet::eth;
 use weir_dataplane::{Proto, ServerId, ServiceId, Tick};
@@ -297,6 +298,13 @@ impl Storm {
                 announced <= workers,
                 "seed {seed}: {id:?}: {announced} places"
             );
+            let places =
+                |of: fn(&ServerCounters) -> u64| self.d.sum(|c| c.servers.get(id).map_or(0, of));
+            let (out, came) = (
+                places(|c| c.places_out.get()),
+                places(|c| c.places_in.get()),
+            );
+            assert_eq!(out, came, "seed {seed}: {id:?}: places that left and came");
         }
         for id in 0..self.plans.services.len() {
             let left = self.connections(ServiceId(id as u32));

@@ -9,7 +9,7 @@ use super::*;
 use weir_dataplane::conn::state::Rules;
 use weir_dataplane::conn::templates::TemplateView;
 use weir_dataplane::forward::ForwardMode;
-use weir_dataplane::service::{Engine, Persistence, ServiceKey};
+use weir_dataplane::service::{Engine, Persistence, ServiceKey, Thresholds};
 
 const PERSISTENT: Persistence = Persistence {
     ticks: Tick::seconds(300),
@@ -182,6 +182,46 @@ fn datagrams_of_a_persistent_service_give_their_counts_back() {
             d.now = d.now.after(Tick::seconds(21));
             (0..50).for_each(|_| d.settle());
             assert!(templates(&d).is_empty(), "{what}");
+            d.assert_books();
+        }
+    }
+}
+
+/// Where the template's home has no server, that is the end of it, of a whole packet and of parts,
+/// and the reason is home's.
+#[test]
+fn a_refusal_at_home_is_final() {
+    let thresholds = Thresholds { upper: 1, lower: 0 };
+    for (upper, reason) in [
+        (true, DropReason::ServersFull),
+        (false, DropReason::NoServer),
+    ] {
+        for shape in shapes() {
+            let servers = if upper { &SERVERS[..1] } else { &[] };
+            let kinds = [(key(Proto::Udp), ForwardMode::fullnat, servers)];
+            let mut d = director_with(&shape, &kinds, &[], |service, servers| {
+                service.policy.persistence = Some(PERSISTENT);
+                for server in servers {
+                    server.policy.thresholds = thresholds;
+                }
+            });
+            if upper {
+                only(d.exchange(WAN, &packet(Proto::Udp, "192.0.2.1:1000", VIP, 0).build()));
+            }
+            let before = d.drops(reason);
+            for client in 2..10 {
+                let client = format!("192.0.2.{client}:1000");
+                let whole = packet(Proto::Udp, &client, VIP, 0).payload(&[1; 2000]);
+                let cut = parts(&whole.build(), 1500);
+                for part in &cut {
+                    for (to, _) in d.exchange(WAN, part) {
+                        assert_eq!(to, To::Port(WAN), "an error, for the first");
+                    }
+                }
+                d.exchange(WAN, &packet(Proto::Udp, &client, VIP, 0).build());
+            }
+            assert_eq!(d.drops(reason), before + 3 * 8, "{shape:?}");
+            assert_eq!(templates(&d).len(), usize::from(upper));
             d.assert_books();
         }
     }

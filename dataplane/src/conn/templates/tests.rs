@@ -189,3 +189,27 @@ fn shed_are_those_that_control_nothing_and_were_never_assured() {
     assert!([0, 1, 4, 5].iter().all(|&n| left(&mut t, n)));
     assert!([2, 3].iter().all(|&n| !left(&mut t, n)));
 }
+
+/// With the last that was to open, unless anything of its own ever did.
+#[test]
+fn it_goes_when_nothing_of_it_opened() {
+    let mut t = Templates::new(CoreId(0), 10, [1, 2]).unwrap();
+    let mut refs = |client| {
+        let (id, _) = t.insert(&key(client), 32, ServerId(1));
+        (t.control(id, 1000), t.control(id, 1000))
+    };
+    let (never, gone, stands) = (refs(1), refs(2), refs(3));
+    for (of, heard, ends) in [
+        (never.0, Heard::Unused, false), // the other is on its way
+        (never.1, Heard::Unused, true),
+        (gone.0, Heard::Gone, false),
+        (gone.1, Heard::Unused, false),
+        (stands.1, Heard::Stands, false),
+        (stands.0, Heard::Unused, false),
+        (stands.1, Heard::Gone, false),
+    ] {
+        assert_eq!(t.hear(of, heard), ends, "{of:?}: {heard:?}");
+    }
+    assert!(t.find(&key(1)).is_none());
+    assert!(t.find(&key(2)).is_some() && t.find(&key(3)).is_some());
+}
