@@ -17,6 +17,7 @@ const PROGRAMS: &[&str] = &[
     "curl",
     "ethtool",
     "ip",
+    "iperf3",
     "ipvsadm",
     "nginx",
     "setpriv",

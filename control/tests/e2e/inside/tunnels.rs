@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::families::Family::{self, V4, V6};
 use crate::realserver::RealServer;
 use crate::servers::Nginx;
+use crate::streams;
 use crate::topology::Lab;
 use crate::weir::Director;
 
@@ -101,6 +102,39 @@ fn every_kind_in_every_family() {
                 let title = format!("{} {inner:?} in {outer:?}", tunnel.name);
                 carries_for_the_client(&lab, &nginx[0], inner, SMALL, &title);
             }
+        }
+    }
+}
+
+/// iperf3 in each kind of tunnel that a kernel has a device for: TCP, whose segments are clamped to
+/// fit, and UDP in datagrams of 8 kB, whose fragments do not fit and are cut once more. Answers come
+/// past Weir, so what the client sends is what counts.
+#[test]
+#[ignore = "for a guest's kernel; see guest.rs"]
+fn streams_and_datagrams() {
+    let Some(lab) = Lab::new(1) else { return };
+    lab.let_answers_go_straight();
+    let kinds = TUNNELS
+        .iter()
+        .filter(|t| ["IPIP", "GRE", "GUE"].contains(&t.name));
+    let mut weir: Option<Director<'_>> = None;
+    for tunnel in kinds {
+        let _rs = tunnel.set_up(&lab);
+        let more = format!("forward = \"tun\"\ntunnel = {{ {} }}", tunnel.weir);
+        let mut config = Config::new(2);
+        for inner in [V4, V6] {
+            for protocol in ["tcp", "udp"] {
+                config = config.service(protocol, (inner, V4), streams::PORT, &more);
+            }
+        }
+        match &weir {
+            Some(weir) => weir.reload_to(&config),
+            None => weir = Some(Director::start(&lab, &config)),
+        }
+        for inner in [V4, V6] {
+            let _iperf3 = streams::iperf3(&lab.servers[0], inner.vip());
+            let title = format!("{}, {inner:?}", tunnel.name);
+            streams::carries(&lab, inner, streams::SMALL, &[""], &title);
         }
     }
 }
