@@ -154,6 +154,7 @@ impl Lab {
             let back = family.client_in_lan();
             director.ip(&format!("route add {own} via {back} dev lan0"));
         }
+        self.announce_servers();
     }
 
     /// Addresses and raises the interfaces at the far ends of the director's ports.
@@ -163,6 +164,7 @@ impl Lab {
             self.client.add_address(family.client(), family, "weir-wan");
         }
         self.lan.ip("link set weir-lan master br0 up");
+        self.announce_servers();
     }
 
     /// Pulls a cable from the client to the servers' network and makes it their way to the

@@ -9,7 +9,7 @@ use crate::client::curl;
 use crate::config::Config;
 use crate::families::Family::{self, V4, V6};
 use crate::modes::fullnat;
-use crate::servers::{sha256, write_noise};
+use crate::servers::{holds, write_noise};
 use crate::topology::{Lab, Process, checked, eventually, find_program, text};
 use crate::weir::Director;
 use crate::with_1_2_and_3_workers;
@@ -98,12 +98,12 @@ fn nginx_reads_proxy_headers(workers: usize) {
             }
 
             let file = lab.dir().join("noise");
-            write_noise(&file, LARGE, 7);
+            let sent = write_noise(&file, LARGE, 7);
             let path = format!("{url}/files/noise");
             checked(curl(&lab).arg("--upload-file").arg(&file).arg(&path));
             let back = lab.dir().join("back");
             checked(curl(&lab).arg("--output").arg(&back).arg(&path));
-            assert_eq!(sha256(&back), sha256(&file), "{carrier} {pair:?}");
+            assert!(holds(&back, &sent), "{carrier} {pair:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! FTP with vsftpd and curl: active and passive, by the commands of either family, listings and
 //! files both ways, through NAT and FULL-NAT, between families, behind a SYN proxy, and through DR
-//! by persistence.
+//! and TUN by persistence.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::families::Family::{self, V4, V6};
 use crate::modes::fullnat;
 use crate::realserver::RealServer;
-use crate::servers::{sha256, write_noise};
+use crate::servers::{holds, write_noise};
 use crate::topology::{Lab, Process, checked, eventually, find_program, text};
 use crate::weir::Director;
 use crate::with_1_2_and_3_workers;
@@ -91,8 +91,7 @@ fn ways(vip: Family) -> &'static [&'static [&'static str]] {
 fn transfers(lab: &Lab, (vip, rip): (Family, Family), title: &str) {
     let url = format!("ftp://{}/pub/", SocketAddr::new(vip.vip(), 21));
     let file = lab.dir().join("noise");
-    write_noise(&file, FILE, 11);
-    let sum = sha256(&file);
+    let sent = write_noise(&file, FILE, 11);
     for (n, way) in ways(vip).iter().enumerate() {
         // A server without IPv4 has no word for PASV's answer.
         if way.contains(&"--disable-epsv") && rip == V6 {
@@ -112,7 +111,7 @@ fn transfers(lab: &Lab, (vip, rip): (Family, Family), title: &str) {
                 .arg(format!("{url}{name}")),
         );
         let there = files(lab, 1).join("pub").join(&name);
-        assert_eq!(sha256(&there), sum, "{what}: up");
+        assert!(holds(&there, &sent), "{what}: up");
         let listing = text(checked(ftp().arg(&url)));
         assert!(listing.contains(&name), "{what}: {name} is not listed");
         assert!(listing.lines().count() > ENTRIES, "{what}: not all is");
@@ -125,10 +124,10 @@ fn transfers(lab: &Lab, (vip, rip): (Family, Family), title: &str) {
                 .arg(format!("{url}up[{n}-{n}]")),
         );
         let back = lab.dir().join(format!("back{n}"));
-        assert_eq!(sha256(&back), sum, "{what}: down");
+        assert!(holds(&back, &sent), "{what}: down");
         let names = [name.as_str(); 4].map(|name| format!("{url}{name}"));
         let many = checked(ftp().args(names)).stdout;
-        assert_eq!(many.len(), 4 * FILE, "{what}: four on one connection");
+        assert!(many == sent.repeat(4), "{what}: four on one connection");
     }
 }
 
@@ -197,9 +196,24 @@ fn ftp_with_a_syn_proxy(workers: usize) {
 
 with_1_2_and_3_workers!(ftp_by_dr);
 
-/// Two servers, and what is not FTP's goes to them in turn: persistence has a client's data
-/// connections go where its control connection went.
 fn ftp_by_dr(workers: usize) {
+    by_persistence(workers, "DR", "forward = \"dr\"", |_| "dr".to_owned());
+}
+
+/// VXLAN, the tunnel that every kernel has.
+#[test]
+fn ftp_by_tun() {
+    let keys = "forward = \"tun\"\ntunnel = { type = \"vxlan\", vni = 77 }";
+    by_persistence(3, "VXLAN", keys, |family| {
+        let director = family.director_in_lan();
+        format!("tun --type vxlan --vni 77 --director {director}")
+    });
+}
+
+/// Two servers, and what is not FTP's goes to them in turn: persistence has a client's data
+/// connections go where its control connection went. `keys` is how the service forwards, and
+/// `real_server` what `scripts/realserver` is told for that.
+fn by_persistence(workers: usize, mode: &str, keys: &str, real_server: impl Fn(Family) -> String) {
     for family in [V4, V6] {
         if !is_there() {
             return;
@@ -209,21 +223,21 @@ fn ftp_by_dr(workers: usize) {
         let _vsftpd = [1, 2].map(|number| vsftpd(&lab, number, family));
         let vip = family.vip();
         let servers = lab.servers.iter();
-        let servers = servers.map(|netns| RealServer::set_up(netns, &format!("dr --vip {vip}")));
+        let args = format!("{} --vip {vip}", real_server(family));
+        let servers = servers.map(|netns| RealServer::set_up(netns, &args));
         let _servers: Vec<_> = servers.collect();
         let [one, two] = [1, 2].map(|n| SocketAddr::new(family.rip(n), 21));
         let vip = SocketAddr::new(vip, 21);
         let keys = format!(
-            "forward = \"dr\"\npersistence = {{ timeout = \"60s\" }}\n\
+            "{keys}\npersistence = {{ timeout = \"60s\" }}\n\
              [[service.real_server]]\naddress = \"{two}\"\n"
         );
         let config = Config::new(workers).service_by("tcp", vip, one, &keys);
         let _weir = Director::start(&lab, &config);
         let file = lab.dir().join("noise");
-        write_noise(&file, FILE, 12);
-        let sum = sha256(&file);
+        let sent = write_noise(&file, FILE, 12);
         for (n, way) in ways(family).iter().enumerate() {
-            let title = format!("DR {family:?} {way:?}, {workers} workers");
+            let title = format!("{mode} {family:?} {way:?}, {workers} workers");
             let url = format!("ftp://{vip}/pub/up{n}");
             checked(
                 curl(&lab)
@@ -233,17 +247,17 @@ fn ftp_by_dr(workers: usize) {
                     .arg(&url),
             );
             let back = checked(curl(&lab).args(*way).args([&url; 3])).stdout;
-            assert_eq!(back.len(), 3 * FILE, "{title}: three times down");
+            assert!(back == sent.repeat(3), "{title}: three times down");
         }
         // All of it at one server.
         let got = [1, 2].map(|number| {
             let names = (0..ways(family).len()).map(|n| format!("pub/up{n}"));
             let there = names.map(|name| files(&lab, number).join(name));
             let there = there.filter(|file| file.exists());
-            there.map(|file| sha256(&file)).collect::<Vec<_>>()
+            there.map(|file| holds(&file, &sent)).collect::<Vec<_>>()
         });
-        let all = vec![sum; ways(family).len()];
-        let title = format!("DR {family:?}, {workers} workers");
+        let all = vec![true; ways(family).len()];
+        let title = format!("{mode} {family:?}, {workers} workers");
         assert!(
             got == [all.clone(), vec![]] || got == [vec![], all],
             "{title}: {got:?}"

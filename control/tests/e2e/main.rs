@@ -5,7 +5,7 @@
 //! judges a binary named by `WEIR_BIN`, such as the release build of `scripts/test`.
 //!
 //! Needs root, DPDK's net_tap, nginx and curl; without root each test says so and passes. Run them
-//! with `cargo nextest run -p weir --test e2e`, which runs them one at a time.
+//! with `cargo nextest run -p weir --test e2e`, which runs two at a time.
 #![forbid(unsafe_code)]
 
 mod cables;

@@ -39,7 +39,7 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// Starts it in `netns`, on `address` alone: a socket on all of a server's addresses would
+    /// Starts it in `netns`, a real server or who plays one, on `address` alone: a socket on all of a server's addresses would
     /// tell them to the client, which would use them past the director.
     pub(crate) fn start(netns: &Netns, address: IpAddr) -> Echo {
         let listener = netns.within(move || {
@@ -90,30 +90,31 @@ fn serve(mut association: TcpStream) {
 /// The client sends 200 kB, many windows of SCTP's, to the echo service behind the VIP of `family`, and every
 /// byte comes back. `title` is for messages.
 pub(crate) fn echoes(lab: &Lab, family: Family, title: &str) {
-    let [client, vip] = [family.client(), family.vip()];
+    echoes_from(&lab.client, family.client(), family.vip(), title);
+}
+
+/// As [`echoes`], from an address of `netns` to the echo service on or behind `to`.
+pub(crate) fn echoes_from(netns: &Netns, from: IpAddr, to: IpAddr, title: &str) {
     let bytes: Vec<u8> = (0..150_000_u32)
         .flat_map(u32::to_be_bytes)
         .skip(7)
         .step_by(3)
         .collect();
     let sent = bytes.clone();
-    let back = lab.client.within(move || echo(client, vip, &sent));
-    let back = back.unwrap_or_else(|error| panic!("{title}, SCTP {family:?}: {error}"));
-    assert!(back == bytes, "{title}, SCTP {family:?}: other bytes");
-    println!(
-        "{title}, SCTP {family:?}: {} bytes there and back",
-        back.len()
-    );
+    let back = netns.within(move || echo(from, to, &sent));
+    let back = back.unwrap_or_else(|error| panic!("{title}, SCTP to {to}: {error}"));
+    assert!(back == bytes, "{title}, SCTP to {to}: other bytes");
+    println!("{title}, SCTP to {to}: {} bytes there and back", back.len());
 }
 
-/// Sends `bytes` from `client` to the echo service behind `vip`, in messages; what came back, or
-/// what broke and where.
-fn echo(client: IpAddr, vip: IpAddr, bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let fd = new_socket(client);
-    bind(&fd, &SocketAddr::new(client, 0)).map_err(|error| format!("bind: {error}"))?;
+/// Sends `bytes` from an address to the echo service on or behind another, in messages; what came
+/// back, or what broke and where.
+fn echo(from: IpAddr, to: IpAddr, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    let fd = new_socket(from);
+    bind(&fd, &SocketAddr::new(from, 0)).map_err(|error| format!("bind: {error}"))?;
     set_socket_timeout(&fd, Timeout::Send, Some(LONGEST)).expect("a socket");
     set_socket_timeout(&fd, Timeout::Recv, Some(LONGEST)).expect("a socket");
-    connect(&fd, &SocketAddr::new(vip, PORT)).map_err(|error| format!("connect: {error}"))?;
+    connect(&fd, &SocketAddr::new(to, PORT)).map_err(|error| format!("connect: {error}"))?;
     let mut association = TcpStream::from(fd);
     let mut back = vec![0; bytes.len()];
     let mut done = 0;

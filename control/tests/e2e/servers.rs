@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::topology::{Lab, Netns, Process, checked, eventually, rip};
+use crate::topology::{Lab, Netns, Process, eventually, rip};
 
 /// nginx in one real server. `/` answers with the server's name (`rs1`), `/files/` serves and
 /// takes (PUT) documents, `/slow/` serves the same ones at [`SLOW_BYTES_PER_S`].
@@ -110,9 +110,9 @@ http {{
     )
 }
 
-/// Writes `len` bytes that do not repeat within a packet or a window (SplitMix64 from `seed`),
-/// so that a lost, doubled or swapped part changes the checksum.
-pub(crate) fn write_noise(path: &Path, len: usize, seed: u64) {
+/// Writes `len` bytes that do not repeat within a packet or a window (SplitMix64 from `seed`), so
+/// that a lost, doubled or swapped part shows; what was written.
+pub(crate) fn write_noise(path: &Path, len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
@@ -123,13 +123,13 @@ pub(crate) fn write_noise(path: &Path, len: usize, seed: u64) {
         bytes.extend_from_slice(&(word ^ (word >> 31)).to_le_bytes());
     }
     bytes.truncate(len);
-    std::fs::write(path, bytes).expect("the lab's directory has room");
+    std::fs::write(path, &bytes).expect("the lab's directory has room");
+    bytes
 }
 
-/// The file's SHA-256 in hexadecimal.
-pub(crate) fn sha256(path: &Path) -> String {
-    let output = checked(std::process::Command::new("sha256sum").arg(path));
-    crate::topology::text(output)[..64].to_owned()
+/// Whether exactly these bytes are in the file.
+pub(crate) fn holds(path: &Path, bytes: &[u8]) -> bool {
+    std::fs::read(path).is_ok_and(|found| found == bytes)
 }
 
 /// A DNS server in one real server: answers each query for an A record with the server's own

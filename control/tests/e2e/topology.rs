@@ -43,6 +43,11 @@ pub(crate) fn rip(server: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, last)
 }
 
+/// The real servers' MAC address, counted from 1.
+fn server_mac(server: usize) -> String {
+    format!("02:00:00:00:0c:{server:02x}")
+}
+
 /// Namespaces for a client, the director, the servers' switch and the real servers.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -82,14 +87,20 @@ impl Lab {
                 .collect(),
             dir: TempDir::with_prefix(PREFIX).expect("a directory in /tmp"),
         };
+        for host in lab.servers.iter().chain([&lab.client, &lab.lan]) {
+            host.know_everybody();
+        }
         lab.lan.ip("link add br0 type bridge");
         lab.lan.ip("link set br0 up");
         for (n, server) in (1..).zip(&lab.servers) {
             let (lan, name) = (&lab.lan, &server.name);
+            let mac = server_mac(n);
             lan.ip(&format!(
-                "link add rs{n} type veth peer name eth0 netns {name}"
+                "link add rs{n} type veth peer name eth0 address {mac} netns {name}"
             ));
             lan.ip(&format!("link set rs{n} master br0 up"));
+            server.set("net/ipv4/conf/eth0/arp_notify", "1");
+            server.set("net/ipv6/conf/eth0/ndisc_notify", "1");
             server.ip("link set eth0 up");
             for family in [Family::V4, Family::V6] {
                 server.add_address(family.rip(n), family, "eth0");
@@ -99,6 +110,15 @@ impl Lab {
             lab.pull_veth();
         }
         Some(lab)
+    }
+
+    /// Has the servers tell everybody who they are, as on a link that comes up. The director asked
+    /// for them before its cables were plugged in, and would ask again only after a second.
+    pub(crate) fn announce_servers(&self) {
+        for (n, server) in (1..).zip(&self.servers) {
+            // Set anew, though to what it is, it is told.
+            server.ip(&format!("link set eth0 address {}", server_mac(n)));
+        }
     }
 
     /// The lab's own directory.
@@ -132,6 +152,24 @@ impl Netns {
         let mut ip = Command::new("ip");
         ip.args(["-n", &self.name]).args(args.split_whitespace());
         text(checked(&mut ip))
+    }
+
+    /// What hosts do to protect themselves from strangers makes a small network a matter of luck: a
+    /// link-local address is tried for up to two seconds, in which nobody is solicited from it, and
+    /// only so many ICMP errors are sent to one address.
+    fn know_everybody(&self) {
+        self.set("net/ipv6/conf/default/accept_dad", "0");
+        self.set("net/ipv4/icmp_ratelimit", "0");
+        self.set("net/ipv6/icmp/ratelimit", "0");
+    }
+
+    /// Sets `/proc/sys/KEY` of this namespace.
+    pub(crate) fn set(&self, key: &str, value: &'static str) {
+        let path = Path::new("/proc/sys").join(key);
+        self.within(move || {
+            std::fs::write(&path, value)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        });
     }
 
     /// Puts `address` on `device`, with the laboratory's prefix.

@@ -4,6 +4,11 @@
 //!   client ── director ── lan ── rs2, a router ── rs1, with a network of its own behind it
 //! ```
 //! What is behind the director answers in the VIP's name: its own addresses are nobody's business.
+//! The other way, from a server to the outside, routers show themselves:
+//!
+//! ```text
+//!   rs2, outside ── client, a router ── director ── lan ── rs1, which asks
+//! ```
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -13,17 +18,18 @@ use crate::families::Family::{self, V4, V6};
 use crate::modes::fullnat;
 use crate::realserver::RealServer;
 use crate::servers::Nginx;
-use crate::topology::{Lab, checked, eventually, find_program, text};
+use crate::snat;
+use crate::topology::{Lab, Netns, checked, eventually, find_program, text};
 use crate::weir::Director;
 
 /// Nothing listens there, so that a datagram is answered by "port unreachable".
 const SILENT: u16 = 7;
 
-/// Who answers for each hop, until the trace is at its end; `None`: nobody.
-fn trace(lab: &Lab, how: &str, vip: IpAddr) -> Vec<Option<IpAddr>> {
+/// Who answers for each hop on the way from `netns`, until the trace is at its end; `None`: nobody.
+fn trace(netns: &Netns, how: &str, to: IpAddr) -> Vec<Option<IpAddr>> {
     // One probe at a time, so that no limit on answers is met.
-    let line = format!("traceroute -n -q 1 -N 1 -w 2 -m 6 {how} {vip}");
-    let said = text(checked(&mut lab.client.words(&line)));
+    let line = format!("traceroute -n -q 1 -N 1 -w 2 -m 6 {how} {to}");
+    let said = text(checked(&mut netns.words(&line)));
     let hops = said.lines().skip(1).map(|line| {
         let who = line.split_whitespace().nth(1);
         who.and_then(|who| who.parse().ok())
@@ -43,17 +49,23 @@ fn shows(lab: &Lab, family: Family, behind: usize, title: &str) {
     expected[0] = Some(director);
     let udp = format!("-U -p {SILENT}");
     for how in ["-T -p 80", &udp] {
-        // Each probe is sent but once, and nobody promises that it arrives.
-        let mut hops = Vec::new();
-        for _ in 0..3 {
-            hops = trace(lab, how, vip);
-            println!("{title}, {family:?}, {how}: {hops:?}");
-            if hops == expected {
-                break;
-            }
-        }
-        assert_eq!(hops, expected, "{title}, {family:?}, {how}");
+        let title = format!("{title}, {family:?}");
+        demand(&lab.client, how, vip, &expected, &title);
     }
+}
+
+/// The way from `netns` is `expected`.
+fn demand(netns: &Netns, how: &str, to: IpAddr, expected: &[Option<IpAddr>], title: &str) {
+    // Each probe is sent but once, and nobody promises that it arrives.
+    let mut hops = Vec::new();
+    for _ in 0..3 {
+        hops = trace(netns, how, to);
+        println!("{title}, {how}: {hops:?}");
+        if hops == expected {
+            break;
+        }
+    }
+    assert_eq!(hops, expected, "{title}, {how}");
 }
 
 fn has_traceroute() -> bool {
@@ -108,16 +120,6 @@ fn a_router_away(more: impl Fn(Family) -> String, answers_by_director: bool, tit
     }
     let mirrored = || (routes() >= before + 2).then_some(());
     eventually(Duration::from_secs(10), "the routes are mirrored", mirrored);
-    // A router solicits from its link-local address, which it tries for a second or two first.
-    let tried = || {
-        let trying = router.ip("-6 addr show dev eth0 tentative");
-        trying.trim().is_empty().then_some(())
-    };
-    eventually(
-        Duration::from_secs(10),
-        "the router has its own address",
-        tried,
-    );
     for family in [V4, V6] {
         shows(&lab, family, 2, title);
     }
@@ -153,5 +155,54 @@ fn through_dr() {
     let _weir = Director::start(&lab, &config);
     for family in [V4, V6] {
         shows(&lab, family, 1, "DR");
+    }
+}
+
+/// What a server asks by SNAT is answered to it, by all who stand on the way and with their own
+/// addresses.
+#[test]
+fn out_of_a_server_by_snat() {
+    let Some(lab) = Lab::new(2) else { return };
+    if !has_traceroute() {
+        return;
+    }
+    let [server, outside] = [&lab.servers[0], &lab.servers[1]];
+    let weir = Director::start(&lab, &snat::config(3));
+    let [dip4, dip6] = [V4, V6].map(Family::director_in_lan);
+    let _rs = RealServer::set_up(server, &format!("nat --gateway {dip4} {dip6}"));
+
+    // rs2 moves out, behind the client.
+    outside.ip("link del eth0");
+    lab.client.ip(&format!(
+        "link add outside type veth peer name eth0 netns {}",
+        outside.name()
+    ));
+    lab.client.ip("link set outside up");
+    outside.ip("link set eth0 up");
+    lab.client
+        .run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    let routes = || weir.json(&["status"])["routes"].as_u64().unwrap_or(0);
+    let before = routes();
+    for (family, network, router, far) in [
+        (V4, "10.2.0.0/24", "10.2.0.1", behind(V4)),
+        (V6, "2001:db8:2::/64", "2001:db8:2::1", behind(V6)),
+    ] {
+        let via: IpAddr = router.parse().expect("an address");
+        lab.client.add_address(via, family, "outside");
+        outside.add_address(far, family, "eth0");
+        outside.ip(&format!("route add default via {via}"));
+        let next = family.client();
+        lab.director
+            .ip(&format!("route add {network} via {next} dev wan0"));
+    }
+    let mirrored = || (routes() >= before + 2).then_some(());
+    eventually(Duration::from_secs(10), "the routes are mirrored", mirrored);
+    for family in [V4, V6] {
+        let far = behind(family);
+        let expected = [family.director_in_lan(), family.client(), far].map(Some);
+        let udp = format!("-U -p {SILENT}");
+        for how in ["-T -p 80", &udp, "-I"] {
+            demand(server, how, far, &expected, &format!("SNAT, {family:?}"));
+        }
     }
 }

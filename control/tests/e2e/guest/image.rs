@@ -12,21 +12,8 @@ use crate::topology::{checked, find_program, repository, text};
 /// What scenarios run, beside busybox's tools. `unshare` is here because busybox's would start its
 /// own small `ip`.
 const PROGRAMS: &[&str] = &[
-    "bash",
-    "env",
-    "curl",
-    "ethtool",
-    "ip",
-    "iperf3",
-    "ipvsadm",
-    "nginx",
-    "setpriv",
-    "sha256sum",
-    "ss",
-    "sysctl",
-    "tc",
-    "tcpdump",
-    "unshare",
+    "bash", "env", "curl", "ethtool", "ip", "iperf3", "ipvsadm", "nginx", "setpriv", "ss",
+    "sysctl", "tc", "tcpdump", "unshare",
 ];
 /// DPDK's drivers for ports that scenarios have. All of them together need a hundred libraries.
 const DRIVERS: &[&str] = &[

@@ -1,10 +1,13 @@
 //! SCTP through Weir: its checksum covers the ports, so every mode that changes them mends a CRC.
 
+use std::net::SocketAddr;
+
 use crate::config::Config;
 use crate::families::Family::{self, V4, V6};
 use crate::modes::fullnat;
 use crate::realserver::RealServer;
-use crate::sctp::{Echo, PORT, echoes};
+use crate::sctp::{Echo, PORT, echoes, echoes_from};
+use crate::snat;
 use crate::topology::Lab;
 use crate::weir::Director;
 
@@ -60,5 +63,36 @@ fn dr_and_tun() {
         let _rs = RealServer::set_up(rs1, &args);
         let _echo = Echo::start(rs1, family.vip());
         echoes(&lab, family, "IPIP");
+    }
+}
+
+/// What a server opens itself leaves with an address of the pool.
+#[test]
+#[ignore = "for a guest's kernel; see guest.rs"]
+fn snat() {
+    let Some(lab) = Lab::new(1) else { return };
+    let weir = Director::start(&lab, &snat::config(2));
+    let server = &lab.servers[0];
+    let [dip4, dip6] = [V4, V6].map(Family::director_in_lan);
+    let _rs = RealServer::set_up(server, &format!("nat --gateway {dip4} {dip6}"));
+    for family in [V4, V6] {
+        let (from, to) = (family.rip(1), family.client());
+        let _echo = Echo::start(&lab.client, to);
+        echoes_from(server, from, to, "SNAT");
+    }
+    let listed = weir.json(&["conns", "--service", "out"]);
+    let conns = listed["connections"].as_array().expect("a list");
+    for family in [V4, V6] {
+        let far = SocketAddr::new(family.client(), PORT).to_string();
+        let is_ours = |conn: &&serde_json::Value| {
+            conn["protocol"] == "sctp" && conn["virtual"] == far.as_str()
+        };
+        let conn = conns
+            .iter()
+            .find(is_ours)
+            .unwrap_or_else(|| panic!("{listed:#}"));
+        let local = conn["local"].as_str().and_then(|at| at.parse().ok());
+        let local: SocketAddr = local.expect("an address");
+        assert!(snat::pool(family).contains(&local.ip()), "{conn:#}");
     }
 }
