@@ -84,15 +84,19 @@ async fn drain(
     answer(asked.and_then(|done| done))
 }
 
+/// What a request's query says.
+fn asked_for<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    match query {
+        Ok(Query(asked)) => Ok(asked),
+        Err(e) => Err(Problem::BadRequest(e.body_text())),
+    }
+}
+
 async fn connections(
     State(control): Control,
     query: Result<Query<ConnectionQuery>, QueryRejection>,
 ) -> Response {
-    let filter = match query {
-        Ok(Query(query)) => query.filter(),
-        Err(e) => Err(Problem::BadRequest(e.body_text())),
-    };
-    let filter = match filter {
+    let filter = match asked_for(query).and_then(ConnectionQuery::filter) {
         Ok(filter) => filter,
         Err(problem) => return problem.into_response(),
     };
@@ -104,11 +108,7 @@ async fn templates(
     State(control): Control,
     query: Result<Query<TemplateQuery>, QueryRejection>,
 ) -> Response {
-    let filter = match query {
-        Ok(Query(query)) => query.filter(),
-        Err(e) => Err(Problem::BadRequest(e.body_text())),
-    };
-    let filter = match filter {
+    let filter = match asked_for(query).and_then(TemplateQuery::filter) {
         Ok(filter) => filter,
         Err(problem) => return problem.into_response(),
     };

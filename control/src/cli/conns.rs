@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use super::Output;
-use super::number::{clock, grouped};
+use super::number::clock;
 use super::table::{Align, Table};
+use super::{Output, listing};
 use crate::api::documents::Connections;
 use crate::api::{ConnectionFilter, Endpoint, client};
 
@@ -48,20 +48,13 @@ pub(super) fn run(options: &Options, socket: &Path) -> anyhow::Result<String> {
 
 /// The request's path and query.
 pub(super) fn target(options: &Options) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("limit", &options.limit.to_string());
     let filters = [
         ("service", options.service.clone()),
         ("client", options.client.map(|at| at.to_string())),
         ("server", options.server.map(|at| at.to_string())),
         ("state", options.state.clone()),
     ];
-    for (key, value) in filters {
-        if let Some(value) = value {
-            query.append_pair(key, &value);
-        }
-    }
-    format!("/v1/connections?{}", query.finish())
+    listing::target("/v1/connections", options.limit, filters)
 }
 
 /// The path and query for the connections of a client or of a server, as `end` says.
@@ -107,8 +100,7 @@ pub(super) fn human(listed: &Connections) -> String {
     let mut text = String::new();
     table.write_to(&mut text);
     if listed.more {
-        let shown = grouped(listed.connections.len() as u64);
-        text.push_str(&format!("... and more: shown are {shown}; see --limit\n"));
+        text.push_str(&listing::and_more(listed.connections.len()));
     }
     text
 }

@@ -16,6 +16,7 @@ mod conns;
 mod counters;
 mod drain;
 mod explain;
+mod listing;
 mod number;
 mod reload;
 mod run;

@@ -4,9 +4,9 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::Output;
 use super::number::{clock, grouped};
 use super::table::{Align, Table};
+use super::{Output, listing};
 use crate::api::documents::Templates;
 use crate::api::{ConnectionFilter, Endpoint, client};
 
@@ -50,20 +50,13 @@ pub(super) fn run(options: &Options, socket: &Path) -> anyhow::Result<String> {
 
 /// The request's path and query.
 pub(super) fn target(options: &Options) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("limit", &options.limit.to_string());
     let filters = [
         ("service", options.service.clone()),
         ("client", options.client.map(|at| at.to_string())),
         ("server", options.server.map(|at| at.to_string())),
         ("call_id", options.call_id.clone()),
     ];
-    for (key, value) in filters {
-        if let Some(value) = value {
-            query.append_pair(key, &value);
-        }
-    }
-    format!("/v1/templates?{}", query.finish())
+    listing::target("/v1/templates", options.limit, filters)
 }
 
 pub(super) fn human(listed: &Templates) -> String {
@@ -102,8 +95,7 @@ pub(super) fn human(listed: &Templates) -> String {
     let mut text = String::new();
     table.write_to(&mut text);
     if listed.more {
-        let shown = grouped(listed.templates.len() as u64);
-        text.push_str(&format!("... and more: shown are {shown}; see --limit\n"));
+        text.push_str(&listing::and_more(listed.templates.len()));
     }
     text
 }
