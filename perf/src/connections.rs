@@ -73,7 +73,9 @@ fn measure(args: &Args, standing: u64, closing: u32) -> anyhow::Result<Measured>
     const PACKETS: u64 = 7;
     let per_ns = cycles_per_ns();
     let steady = args.rate * u64::from(closing);
-    let room = standing + steady + steady / 8 + 200_000;
+    // Each opening files a timer record for the 2 s of state NONE, which outlives a shorter closing
+    // state: a table with too few of them would keep the closed, fill up and evict.
+    let room = standing + steady.max(2 * args.rate) * 9 / 8 + 200_000;
     let mut bed = Testbed::new(u32::try_from(room)?, closing)?;
     bed.open(standing)?;
     // Clients come round again long after their last connection is forgotten.
@@ -174,6 +176,11 @@ fn measure(args: &Args, standing: u64, closing: u32) -> anyhow::Result<Measured>
             }
         }
     }
+    let evicted = bed.counters.conns_evicted.get();
+    anyhow::ensure!(
+        evicted == 0,
+        "{evicted} connections evicted: the table is too small"
+    );
     let ns = spent as f64 / per_ns / done as f64;
     Ok(Measured {
         closing,

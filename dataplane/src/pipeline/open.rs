@@ -18,7 +18,7 @@ use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
 use crate::sched::{Loads, Memory, Request};
 use crate::service::{Asked, Candidate, Server, Service, Snapshot};
 use crate::steer::{FragmentOf, Keys, Message, Progress};
-use crate::types::{PortId, Proto, ServiceId, Tick};
+use crate::types::{PortId, Proto, ServerId, ServiceId, Tick};
 use crate::worker::Worker;
 
 /// Servers tried for one packet when answers of the chosen one cannot be told apart (NAT).
@@ -151,29 +151,26 @@ impl<Q: PortQueue> Worker<Q> {
         let service = self.snapshot.service(service);
         let service = service.ok_or(DropReason::NoServer)?;
         let k = &flow.key;
-        let (from, to) = (k.source(), k.destination());
+        let to = k.destination();
         let flags = one_packet::flags(service, k, first.part.is_none());
         let flags = flags.with(quic::flags(service, k));
         let by_cid = self.by_cid(service, first.frame, flow);
+        let request = Request {
+            source: k.source(),
+            destination: to.ip(),
+            key: by_cid.key,
+            now,
+        };
         // A template's server is the only one.
         let tries = if progress.server.is_some() { 1 } else { TRIES };
         while progress.tries < tries {
-            let request = Request {
-                source: from,
-                destination: to.ip(),
-                key: by_cid.key,
-                now,
-            };
             let (loads, memories) = (&mut self.loads, &mut self.memories);
-            let server = match (by_cid.server, progress.server) {
-                (Some(server), _) => server,
-                (None, Some(server)) => {
-                    let server = self.snapshot.server(server);
-                    *server.ok_or(DropReason::NoServer)?
-                }
-                (None, None) => pick_server(&self.snapshot, service, request, loads, memories)?,
+            let id = match by_cid.server.or(progress.server) {
+                Some(server) => server,
+                None => pick_server(service, &request, loads, memories)?,
             };
-            let mut address = server.address;
+            let server = self.snapshot.server(id).ok_or(DropReason::NoServer)?;
+            let (mode, mut address) = (server.forward, server.address);
             if address.port() == 0 || service.key.port().is_some_and(|port| port != to.port()) {
                 // A server of an every-port service gets the port that the client asked for; so
                 // does FTP's for a data connection.
@@ -182,14 +179,14 @@ impl<Q: PortQueue> Worker<Q> {
             let new = |inbound, outbound| NewConn {
                 inbound,
                 outbound,
-                server_id: server.id,
-                mode: server.forward,
+                server_id: id,
+                mode,
                 flags,
             };
-            if server.forward == ForwardMode::fullnat {
+            if mode == ForwardMode::fullnat {
                 let lips = &service.local_addresses;
-                let (steer, proto, id) = (&self.steer, k.proto(), server.id);
-                if address.is_ipv6() == from.is_ipv6() {
+                let (steer, proto) = (&self.steer, k.proto());
+                if address.is_ipv6() == k.source().is_ipv6() {
                     let side = K::side_mut(&mut self.sides);
                     let leased =
                         side.local_ports
@@ -208,20 +205,20 @@ impl<Q: PortQueue> Worker<Q> {
                 let conn = NewConn {
                     inbound: k.widened(),
                     outbound: leased.reply,
-                    server_id: server.id,
-                    mode: server.forward,
+                    server_id: id,
+                    mode,
                     flags: flags.with(Flags::TRANSLATED),
                 };
                 return Ok(Opened::Translated(self.insert(&conn, now)?));
             }
-            let Some(answers) = answers_of(k, server.forward, address) else {
+            let Some(answers) = answers_of(k, mode, address) else {
                 return Err(DropReason::NoServer.into());
             };
-            if server.forward != ForwardMode::nat {
+            if mode != ForwardMode::nat {
                 return Ok(Opened::Same(self.insert(&new(*k, answers), now)?));
             }
             if flags.has(Flags::ONE_PACKET)
-                && let Some(id) = self.datagrams_before(k, &answers, server.id)
+                && let Some(id) = self.datagrams_before(k, &answers, id)
             {
                 return Ok(Opened::Same(id));
             }
@@ -231,10 +228,9 @@ impl<Q: PortQueue> Worker<Q> {
                     inbound: k.widened(),
                     outbound: answers.widened(),
                 };
-                let server = server.id;
                 let message = Message::Ask {
                     keys,
-                    server,
+                    server: id,
                     progress,
                 };
                 self.asking = Some((owner, message));
@@ -433,12 +429,11 @@ pub(super) fn may_open<K: Key>(snapshot: &Snapshot, flow: &Flow<K>) -> bool {
 
 /// The server for a new connection, with a place under its threshold.
 pub(super) fn pick_server(
-    snapshot: &Snapshot,
     service: &Service,
-    request: Request,
+    request: &Request,
     loads: &mut Loads,
     memories: &mut [Memory],
-) -> Result<Server, DropReason> {
+) -> Result<ServerId, DropReason> {
     let memory = memories.get_mut(service.id.0 as usize);
     let memory = memory.ok_or(DropReason::NoServer)?;
     let servers = &service.servers;
@@ -454,8 +449,7 @@ pub(super) fn pick_server(
             });
         };
         if loads.reserve(chosen.id) {
-            let server = snapshot.server(chosen.id);
-            return server.copied().ok_or(DropReason::NoServer);
+            return Ok(chosen.id);
         }
     }
     Err(DropReason::ServersFull)

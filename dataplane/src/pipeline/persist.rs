@@ -81,7 +81,7 @@ impl<Q: PortQueue> Worker<Q> {
                 key: None,
                 now,
             };
-            return Ok(self.name(persistence, &key, request, progress)?);
+            return Ok(self.name(persistence, &key, &request, progress)?);
         }
         let of = first.part.unwrap_or(FragmentOf::Flow {
             key: flow.key.widened(),
@@ -111,7 +111,7 @@ impl<Q: PortQueue> Worker<Q> {
         &mut self,
         persistence: Persistence,
         key: &TemplateKey,
-        request: Request,
+        request: &Request,
         progress: &mut Progress,
     ) -> Result<(), DropReason> {
         let ticks = persistence.ticks;
@@ -129,7 +129,7 @@ impl<Q: PortQueue> Worker<Q> {
         let service = self.snapshot.service(key.service);
         let service = service.ok_or(DropReason::NoServer)?;
         let (loads, memories) = (&mut self.loads, &mut self.memories);
-        let server = pick_server(&self.snapshot, service, request, loads, memories)?.id;
+        let server = pick_server(service, request, loads, memories)?;
         let (id, evicted) = self.templates.insert(key, persistence.prefix, server);
         self.counters.templates_evicted.add(evicted.into());
         self.counters.templates.set(self.templates.len().into());
@@ -171,7 +171,7 @@ impl<Q: PortQueue> Worker<Q> {
                 key: None,
                 now,
             };
-            let named = self.name(persistence, &question.key, request, &mut progress);
+            let named = self.name(persistence, &question.key, &request, &mut progress);
             progress.refused = named.err();
         } else {
             progress.refused = Some(DropReason::NoServer); // its persistence is gone meanwhile

@@ -18,16 +18,16 @@ use crate::io::PortQueue;
 use crate::packet::quic::Destination;
 use crate::packet::{Flow, Key, eth, udp};
 use crate::sched::key_of_connection_id;
-use crate::service::{Server, Service};
+use crate::service::Service;
 use crate::steer::Progress;
-use crate::types::{Proto, Tick};
+use crate::types::{Proto, ServerId, Tick};
 use crate::worker::Worker;
 
 /// What a connection ID says of the choice of a server.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct ByCid {
     /// It names this server.
-    pub(super) server: Option<Server>,
+    pub(super) server: Option<ServerId>,
     /// It names none: what to hash in the client's place.
     pub(super) key: Option<u64>,
 }
@@ -54,7 +54,7 @@ impl<Q: PortQueue> Worker<Q> {
         let service = self.snapshot.server(has).map(|server| server.service);
         let service = service.and_then(|service| self.snapshot.service(service));
         let named = service.and_then(|service| self.by_cid(service, frame, flow).server);
-        hit.dir == Direction::Inbound && named.is_some_and(|server| server.id != has)
+        hit.dir == Direction::Inbound && named.is_some_and(|server| server != has)
     }
 
     /// Its connection makes way for one to the server that it names.

@@ -78,12 +78,14 @@ impl<Q: PortQueue> Worker<Q> {
             now,
         };
         let (loads, memories) = (&mut self.loads, &mut self.memories);
-        let chosen = pick_server(&self.snapshot, pool, request, loads, memories);
+        let chosen = pick_server(pool, &request, loads, memories);
         let chosen = chosen.map_err(|_| DropReason::SnatExhausted)?;
-        if let Some(id) = self.open_from(k, (chosen.id, chosen.address.ip()), now)? {
+        let address = self.snapshot.server(chosen).map(|server| server.address);
+        let address = address.ok_or(DropReason::SnatExhausted)?;
+        if let Some(id) = self.open_from(k, (chosen, address.ip()), now)? {
             return Ok(id);
         }
-        for (id, address) in self.other_addresses(k, chosen.id) {
+        for (id, address) in self.other_addresses(k, chosen) {
             if let Some(id) = self.open_from(k, (id, address), now)? {
                 return Ok(id);
             }

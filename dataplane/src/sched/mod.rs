@@ -70,7 +70,7 @@ struct View<'a> {
     table: &'a Table,
     options: Options,
     loads: &'a Loads,
-    request: Request,
+    request: &'a Request,
 }
 
 impl View<'_> {

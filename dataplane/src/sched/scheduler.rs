@@ -187,7 +187,7 @@ impl Scheduler {
         &self,
         servers: &[Candidate],
         loads: &mut Loads,
-        request: Request,
+        request: &Request,
         memory: &mut Memory,
     ) -> Option<usize> {
         let mut pick = |loads: &Loads| {

@@ -92,7 +92,7 @@ impl Service {
             loads,
             ..
         } = self;
-        scheduler.pick(servers, loads, request(n), memory)
+        scheduler.pick(servers, loads, &request(n), memory)
     }
 
     /// As `pick`, and its connection stays.
@@ -234,7 +234,7 @@ fn the_port_counts_where_the_flag_says_so() {
                 let mut request = request(0);
                 request.source.set_port(port);
                 let at = scheduler
-                    .pick(&servers, &mut loads, request, &mut memory)
+                    .pick(&servers, &mut loads, &request, &mut memory)
                     .unwrap();
                 chosen[at] = true;
             }

@@ -324,8 +324,8 @@ impl Snapshot {
     /// The server that this service's QUIC connection IDs name so.
     #[inline]
     #[must_use]
-    pub fn server_of_quic(&self, service: ServiceId, id: QuicServerId) -> Option<Server> {
-        self.server(*self.by_quic.get(&(service, id))?).copied()
+    pub fn server_of_quic(&self, service: ServiceId, id: QuicServerId) -> Option<ServerId> {
+        self.by_quic.get(&(service, id)).copied()
     }
 
     /// All services, by id.

@@ -88,7 +88,7 @@ fn shares(kind: SchedulerKind, cores: u8, seed: u64) -> Vec<f64> {
                 destination: [10, 0, 0, 10].into(),
                 now,
             };
-            let pick = scheduler.pick(&servers, &mut core.loads, request, &mut core.memory);
+            let pick = scheduler.pick(&servers, &mut core.loads, &request, &mut core.memory);
             let server = servers[pick.unwrap()].id;
             core.counters.servers.get(server).unwrap().active.add(1);
             let life = LIVES.0 + random(LIVES.1 - LIVES.0);

@@ -63,7 +63,7 @@ fn nobody_picks_a_drained_or_a_full_server() {
             ..
         } = &mut service;
         assert_eq!(
-            scheduler.pick(servers, loads, new, memory),
+            scheduler.pick(servers, loads, &new, memory),
             None,
             "{}",
             kind.name()

@@ -133,7 +133,7 @@ fn a_set_grows_under_load_and_shrinks_a_day_later() {
             now: Tick(now),
             ..request(0)
         };
-        let at = scheduler.pick(servers, loads, request, memory).unwrap();
+        let at = scheduler.pick(servers, loads, &request, memory).unwrap();
         counters.servers.get(servers[at].id).unwrap().active.add(1);
         at
     };
@@ -161,7 +161,7 @@ fn a_set_grows_under_load_and_shrinks_a_day_later() {
             now: Tick(now),
             ..request(0)
         };
-        scheduler.pick(servers, loads, request, memory)
+        scheduler.pick(servers, loads, &request, memory)
     };
     assert_eq!(pick(DAY + 1), Some(1));
     service
@@ -183,7 +183,7 @@ fn a_set_grows_under_load_and_shrinks_a_day_later() {
         now: Tick(DAY + 2),
         ..request(0)
     };
-    let now = scheduler.pick(servers, loads, request, memory);
+    let now = scheduler.pick(servers, loads, &request, memory);
     assert_eq!(
         now,
         Some(1),

@@ -254,7 +254,12 @@ impl Kernel {
             now: Tick(0),
         };
         let mut pick = |scheduler: &Scheduler| {
-            let at = scheduler.pick(&self.candidates, &mut self.loads, request, &mut self.memory);
+            let at = scheduler.pick(
+                &self.candidates,
+                &mut self.loads,
+                &request,
+                &mut self.memory,
+            );
             at.map(|at| self.candidates[at].id.0)
         };
         let want = open["rs"].as_u64().map(|rs| rs as u32);
@@ -369,7 +374,7 @@ fn twos_has_the_kernels_shares() {
             let at = kernel.scheduler.pick(
                 &kernel.candidates,
                 &mut kernel.loads,
-                request(open as u32),
+                &request(open as u32),
                 &mut kernel.memory,
             );
             let rs = at.map(|at| kernel.candidates[at].id.0);
