@@ -42,6 +42,9 @@ struct Measured {
     rate_mpps: f64,
     mpps: f64,
     loss: f64,
+    /// Of Weir: share of the time that its worker was held up by the machine in turns of more than
+    /// 20 us, median of the runs.
+    paused: Option<f64>,
     /// Nanoseconds.
     latency: Latency,
 }
@@ -54,6 +57,7 @@ impl Row for Measured {
         "Mpps asked",
         "Mpps",
         "lost",
+        "held up",
         "p50 us",
         "p99 us",
         "p99.9 us",
@@ -70,6 +74,8 @@ impl Row for Measured {
             format!("{:.2}", self.rate_mpps),
             format!("{:.2}", self.mpps),
             format!("{:.4} %", self.loss * 100.0),
+            self.paused
+                .map_or("-".into(), |p| format!("{:.2} %", p * 100.0)),
             us(self.latency.p50),
             us(self.latency.p99),
             us(self.latency.p999),
@@ -108,7 +114,12 @@ pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
     for (at, percent) in args.percent.iter().enumerate() {
         for (device, outcomes) in devices.iter().zip(&outcomes) {
             let stages: Vec<_> = outcomes.iter().map(|o| &o.stages[at]).collect();
-            rows.extend(summary(device, args.flows, *percent, &stages));
+            let mut row = summary(device, args.flows, *percent, &stages);
+            if let Some(row) = &mut row {
+                let paused = outcomes.iter().filter_map(|o| o.paused.get(at).copied());
+                row.paused = median(paused.collect());
+            }
+            rows.extend(row);
         }
     }
     table::print("latency", &rows, json)
@@ -132,6 +143,7 @@ fn summary(
         percent,
         rate_mpps: stages.first()?.rate,
         mpps: median(stages.iter().map(|s| s.mpps).collect())?,
+        paused: None,
         loss: 1.0 - received as f64 / (sent as f64).max(1.0),
         latency: Latency {
             p50: middle(|l| l.p50)?,

@@ -55,6 +55,8 @@ pub(crate) struct Mark {
     pub(crate) busy_cycles: u64,
     /// Cycles of all turns.
     pub(crate) all_cycles: u64,
+    /// Cycles of turns longer than [`PAUSE_NS`].
+    pub(crate) paused_cycles: u64,
     /// Frames dropped, whatever the reason.
     pub(crate) drops: u64,
     /// Connections that stand.
@@ -66,7 +68,12 @@ pub(crate) struct Mark {
 struct Spent {
     busy: Cell,
     all: Cell,
+    paused: Cell,
 }
+
+/// A turn is some 32 packets: one that takes longer than this was interrupted, by the kernel's timer
+/// or the hypervisor.
+const PAUSE_NS: f64 = 20_000.0;
 
 /// The worker's life.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -120,6 +127,7 @@ fn answer(
             packets: counters.rx_packets.get(),
             busy_cycles: spent.busy.get(),
             all_cycles: spent.all.get(),
+            paused_cycles: spent.paused.get(),
             drops: DropReason::ALL
                 .iter()
                 .map(|r| counters.drops[*r as usize].get())
@@ -168,6 +176,7 @@ fn work(
         fib: Arc::new(fib(WAN)),
         now,
     })?;
+    let pause = (cycles_per_ns() * PAUSE_NS) as u64;
     let (mut before, mut next) = (cycles(), cycles() + per_tick);
     while !stop.load(Relaxed) {
         let work = worker.poll_once(now);
@@ -175,6 +184,9 @@ fn work(
         spent.all.add(after - before);
         if work > 0 {
             spent.busy.add(after - before);
+        }
+        if after - before > pause {
+            spent.paused.add(after - before);
         }
         if after >= next {
             (now, next) = (now.after(1), next + per_tick);

@@ -68,6 +68,8 @@ pub(crate) struct Outcome {
     /// Cycles a packet of the device, while it found work; of the last stage. Programs that do
     /// not say have none.
     pub(crate) cycles: Option<f64>,
+    /// Share of the time that Weir's worker was held up in, one for each stage.
+    pub(crate) paused: Vec<f64>,
     /// Connections opened a second, where there were handshakes.
     pub(crate) opened_per_second: Option<f64>,
 }
@@ -92,6 +94,7 @@ pub(crate) fn run(device: &Device, load: &Load) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome {
         stages: Vec::new(),
         cycles: None,
+        paused: Vec::new(),
         opened_per_second: None,
     };
     let mut first = None;
@@ -109,7 +112,12 @@ pub(crate) fn run(device: &Device, load: &Load) -> anyhow::Result<Outcome> {
             Report::Measured(stage) => {
                 outcome.stages.push(stage);
                 let last = mark(device, &mut under_test)?;
-                outcome.cycles = first.zip(last).and_then(|(a, b)| per_packet(a, b));
+                if let Some((a, b)) = first.zip(last) {
+                    let all = (b.all_cycles - a.all_cycles).max(1) as f64;
+                    let paused = (b.paused_cycles - a.paused_cycles) as f64 / all;
+                    (outcome.cycles, first) = (per_packet(a, b), last);
+                    outcome.paused.push(paused);
+                }
             }
         }
     }
