@@ -18,11 +18,13 @@ use crate::conn::state::{Direction, State, Way, sctp, tcp, udp};
 use crate::conn::{ConnId, Hit};
 use crate::counters::DropReason;
 use crate::forward::ForwardMode;
+use crate::forward::tun::Ends;
 use crate::io::{Frame, PortQueue};
 use crate::packet::icmp::Problem;
 use crate::packet::tcp::flags::RST;
 use crate::packet::{Flow, Key6, eth};
 use crate::route::{Hop, Reach};
+use crate::service::Server;
 use crate::steer::{Handoff, HandoffKind, KernelFrame, Progress};
 use crate::types::{CoreId, Proto, Tick};
 use crate::worker::Worker;
@@ -411,8 +413,10 @@ impl<Q: PortQueue> Worker<Q> {
         let epoch = self.fib.epoch;
         if DIR == INBOUND {
             let server = conn.server_id();
+            let tunnel = self.snapshot.server(server).and_then(Server::tunnelled);
+            let ends = way.source.and_then(|from| Ends::new(from, towards));
             if let Some(s) = self.server_hops.get_mut(server.0 as usize) {
-                (s.hop, s.epoch, s.source) = (hop, epoch, way.source);
+                (s.hop, s.epoch, s.tunnel) = (hop, epoch, tunnel.zip(ends));
             }
         } else {
             let conn = K::side_mut(&mut self.sides).conns.get_mut(id);

@@ -5,7 +5,6 @@
 //! a seed replays everything. What happens to a packet is in [`crate::pipeline`].
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -20,6 +19,7 @@ use crate::counters::{DropReason, WorkerCounters};
 use crate::defense::Policer;
 use crate::defense::limits::Limiter;
 use crate::defense::pressure::Defense;
+use crate::forward::tun::{Ends, Tunnel};
 use crate::frag;
 use crate::helper::Helper;
 use crate::helper::expected::Expectations;
@@ -146,8 +146,8 @@ pub(crate) struct Lane<Q: PortQueue> {
 pub(crate) struct ServerHop {
     pub(crate) hop: NeighbourId,
     pub(crate) epoch: u16,
-    /// The director's own address on the way there.
-    pub(crate) source: Option<IpAddr>,
+    /// The tunnel that packets take there, if they do.
+    pub(crate) tunnel: Option<(Tunnel, Ends)>,
 }
 
 /// One core's share of the appliance.
@@ -602,7 +602,7 @@ impl<Q: PortQueue> Worker<Q> {
         let unknown = ServerHop {
             hop: NeighbourId::NONE,
             epoch: self.fib.epoch.wrapping_sub(1),
-            source: None,
+            tunnel: None,
         };
         self.server_hops.clear();
         self.server_hops.resize(servers, unknown);

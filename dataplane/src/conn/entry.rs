@@ -111,16 +111,18 @@ impl Flags {
         Flags(self.0 | other.0)
     }
 
+    /// Those that concern packets.
+    const CONCERN_PACKETS: Flags = Flags::ONE_WAY
+        .with(Flags::TRANSLATED)
+        .with(Flags::REDIRECT)
+        .with(Flags::QUIC)
+        .with(Flags::SIDE)
+        .with(Flags::DISMISSED)
+        .with(Flags::METERED);
+
     /// With [`Flags::ASIDE`] if any of the others concerns packets, without it if none does.
     pub(super) const fn with_aside(self) -> Flags {
-        const CONCERN_PACKETS: Flags = Flags::ONE_WAY
-            .with(Flags::TRANSLATED)
-            .with(Flags::REDIRECT)
-            .with(Flags::QUIC)
-            .with(Flags::SIDE)
-            .with(Flags::DISMISSED)
-            .with(Flags::METERED);
-        match self.0 & CONCERN_PACKETS.0 {
+        match self.0 & Flags::CONCERN_PACKETS.0 {
             0 => Flags(self.0 & !Flags::ASIDE.0),
             _ => self.with(Flags::ASIDE),
         }
@@ -384,6 +386,12 @@ impl<K: Key> Conn<K> {
     pub(crate) fn is_only_watched(&self) -> bool {
         let others = Flags(self.flags.0 & !Flags::METERED.0);
         !self.mode().is_one_way() && !others.with_aside().has(Flags::ASIDE)
+    }
+
+    /// Whether nothing concerns its packets but that no answer is expected here.
+    #[inline]
+    pub(crate) fn is_only_one_way(&self) -> bool {
+        self.flags.0 & Flags::CONCERN_PACKETS.0 == Flags::ONE_WAY.0
     }
 
     /// Has it end with its next packet, or takes that back.

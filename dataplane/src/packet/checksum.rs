@@ -33,6 +33,20 @@ pub fn sum(bytes: &[u8]) -> u16 {
     fold((wide as u32 & 0xffff) + (wide as u32 >> 16))
 }
 
+/// The checksum of an IPv4 header without options whose own field is 0, as it is written there. The
+/// order of bytes does not matter to the sum (RFC 1071 2 B), so none is turned round.
+#[inline]
+#[must_use]
+pub fn of_header(header: &[u8; 20]) -> [u8; 2] {
+    let word = |at| {
+        let word = [header[at], header[at + 1], header[at + 2], header[at + 3]];
+        u64::from(u32::from_ne_bytes(word))
+    };
+    let wide: u64 = word(0) + word(4) + word(8) + word(12) + word(16);
+    let wide = (wide & 0xffff_ffff) + (wide >> 32);
+    (!fold((wide & 0xffff) as u32 + (wide >> 16) as u32)).to_ne_bytes()
+}
+
 /// What a rewrite adds to a one's complement sum: `sum(!old words) + sum(new words)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Diff(pub u16);

@@ -32,6 +32,14 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         let conn = K::side(&self.sides).conns.get(hit.id);
+        // DR's and TUN's common packets, before all that is seldom asked.
+        if conn.is_only_one_way() && hit.dir == Direction::Inbound && flow.ttl > 1 {
+            match conn.mode() {
+                ForwardMode::dr => return self.direct(lane, frame, flow, hit, now),
+                ForwardMode::tun => return self.through_tunnel(lane, frame, flow, hit, now),
+                _ => {}
+            }
+        }
         if let Some(core) = conn.redirected_to() {
             self.keep_redirect::<K>(hit.id, now);
             return self.away(core, lane, frame);
@@ -69,15 +77,6 @@ impl<Q: PortQueue> Worker<Q> {
         if conn.flags().has(Flags::SIDE) {
             return self.carried(lane, frame, flow, hit, now);
         }
-        match (conn.mode(), hit.dir) {
-            (ForwardMode::dr, Direction::Inbound) => {
-                return self.direct(lane, frame, flow, hit, now);
-            }
-            (ForwardMode::tun, Direction::Inbound) => {
-                return self.through_tunnel(lane, frame, flow, hit, now);
-            }
-            _ => {}
-        }
         match hit.dir {
             Direction::Inbound => self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now),
             Direction::Outbound => self.pass_on::<K, OUTBOUND>(lane, frame, flow, hit, None, now),
@@ -99,12 +98,7 @@ impl<Q: PortQueue> Worker<Q> {
             return self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now);
         };
         dr::pass(frame.bytes_mut(), flow.ttl);
-        let one_way = K::side(&self.sides)
-            .conns
-            .get(hit.id)
-            .flags()
-            .has(Flags::ONE_WAY);
-        self.account::<K, INBOUND>(flow, hit.id, Way::of(hit.dir, one_way), now);
+        self.account::<K, INBOUND>(flow, hit.id, Way::of(hit.dir, true), now);
         self.emit(reach, frame);
     }
 
@@ -120,22 +114,25 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         let conn = K::side(&self.sides).conns.get(hit.id);
-        let (server, one_way) = (conn.server_id(), conn.flags().has(Flags::ONE_WAY));
-        let record = self.snapshot.server(server);
-        let tunnel = record.and_then(|r| r.tunnelled().map(|t| (t, r.address.ip())));
+        // What `reach` looks at, too: the tunnel is as fresh as the hop.
+        let server = self.server_hops.get(conn.server_id().0 as usize);
+        let tunnel = server.and_then(|server| server.tunnel);
         let reach = self.reach::<K, INBOUND>(hit.id);
-        let (Some((tunnel, to)), Some(reach), 0) = (tunnel, reach, flow.says & SYN) else {
+        let (Some((tunnel, ends)), Some(reach), 0) = (tunnel, reach, flow.says & SYN) else {
             return self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now);
         };
         let link = self.lanes[usize::from(reach.port().0)].port.mtu;
-        let link = self.path_mtus.bounded(to, link, now);
-        if u32::from(flow.ip_len) + u32::from(tunnel.overhead(to)) > u32::from(link) {
+        let link = match self.path_mtus.is_empty() {
+            true => link,
+            false => self.path_mtus.bounded(ends.addrs().1, link, now),
+        };
+        if usize::from(flow.ip_len) + tunnel.grows(ends) > usize::from(link) {
             return self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now);
         }
-        if let Err(reason) = self.wrap(&mut frame, flow, (server, to), tunnel) {
+        if let Err(reason) = self.wrap(&mut frame, flow, tunnel, ends) {
             return self.counters.dropped(reason);
         }
-        self.account::<K, INBOUND>(flow, hit.id, Way::of(hit.dir, one_way), now);
+        self.account::<K, INBOUND>(flow, hit.id, Way::of(hit.dir, true), now);
         self.emit(reach, frame);
     }
 
@@ -193,7 +190,8 @@ impl<Q: PortQueue> Worker<Q> {
             self.clamp_to_tunnel(&mut frame, flow, server, now);
         }
         let done = if let Some((tunnel, to)) = tunnel {
-            self.wrap(&mut frame, flow, (server, to), tunnel)
+            let ends = self.ends_to(server, to);
+            ends.and_then(|ends| self.wrap(&mut frame, flow, tunnel, ends))
         } else if flags.has(Flags::TRANSLATED) {
             let flow = flow.with_key(flow.key.widened());
             let conn = self.sides.v6.conns.get(hit.id);
@@ -227,29 +225,34 @@ impl<Q: PortQueue> Worker<Q> {
         }
     }
 
-    /// Puts a packet into a tunnel to `server`, which is at `to`.
+    /// Puts a packet into a tunnel.
+    #[inline]
     pub(super) fn wrap<K: Family>(
         &mut self,
         frame: &mut Q::Frame,
         flow: &Flow<K>,
-        (server, to): (ServerId, IpAddr),
         tunnel: Tunnel,
+        ends: Ends,
     ) -> Result<(), DropReason> {
-        let ends = self.own_address_to(server, to);
-        let ends = ends.and_then(|from| Ends::new(from, to));
-        let ends = ends.ok_or(DropReason::NoRoute)?;
-        let hash = K::side(&self.sides).conns.hash(&flow.key) as u32;
+        let hash = match tunnel.has_ports() {
+            true => K::side(&self.sides).conns.hash(&flow.key) as u32,
+            false => 0,
+        };
         dr::pass(frame.bytes_mut(), flow.ttl);
         let pmtu_disc = self.snapshot.rules.pmtu_disc;
         tun::encapsulate(frame, tunnel, ends, hash, pmtu_disc, &mut self.ids)
     }
 
-    /// The director's own address on the way to a server.
-    fn own_address_to(&self, server: ServerId, to: IpAddr) -> Option<IpAddr> {
-        match self.server_hops.get(server.0 as usize) {
-            Some(known) if known.epoch == self.fib.epoch && known.source.is_some() => known.source,
-            _ => self.fib.lookup(to)?.source,
+    /// The ends of the tunnel to a server, which is at `to`.
+    pub(super) fn ends_to(&self, server: ServerId, to: IpAddr) -> Result<Ends, DropReason> {
+        let known = self.server_hops.get(server.0 as usize);
+        let known = known.filter(|known| known.epoch == self.fib.epoch);
+        if let Some((_, ends)) = known.and_then(|known| known.tunnel) {
+            return Ok(ends);
         }
+        let way = self.fib.lookup(to).ok_or(DropReason::NoRoute)?;
+        let ends = way.source.and_then(|from| Ends::new(from, to));
+        ends.ok_or(DropReason::NoRoute)
     }
 
     /// The connection between families that an IPv4 packet belongs to: these are kept among the

@@ -236,7 +236,8 @@ impl<Q: PortQueue> Worker<Q> {
         let done = match tunnel {
             Some((tunnel, to)) => {
                 let flow = Flow { ttl, ..Flow::NONE };
-                self.wrap::<Key4>(&mut frame, &flow, (server, to), tunnel)
+                let ends = self.ends_to(server, to);
+                ends.and_then(|ends| self.wrap::<Key4>(&mut frame, &flow, tunnel, ends))
             }
             None => {
                 dr::pass(frame.bytes_mut(), ttl);

@@ -65,6 +65,13 @@ impl PathMtus {
         }
     }
 
+    /// Whether nothing is known of any way.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
     fn get(&self, to: IpAddr, now: Tick) -> Option<u16> {
         let known = self.places[self.place(to)].as_ref()?;
         (known.to == to && !known.until.reached(now)).then_some(known.mtu)

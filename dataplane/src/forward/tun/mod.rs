@@ -90,6 +90,20 @@ impl Tunnel {
         (outer + self.header_len()) as u16
     }
 
+    /// The same between these ends.
+    #[inline]
+    #[must_use]
+    pub fn grows(self, ends: Ends) -> usize {
+        ends.header_len() + self.header_len()
+    }
+
+    /// Whether its packets have ports, which tell flows apart on the way.
+    #[inline]
+    #[must_use]
+    pub fn has_ports(self) -> bool {
+        matches!(self, Tunnel::Gue { .. } | Tunnel::Vxlan { .. })
+    }
+
     /// Bytes between the outer IP header and the packet.
     #[inline]
     fn header_len(self) -> usize {
@@ -187,7 +201,7 @@ impl Inner {
 
 /// Wraps the packet in `frame`, which was checked at the door and whose TTL has been lowered
 /// already. The frame grows at its front by [`Tunnel::overhead`]; its MAC addresses are then
-/// still to be written. `hash` is of the flow and spreads tunnels over UDP source ports;
+/// still to be written. `hash` is of the flow and spreads tunnels with UDP over source ports;
 /// `pmtu_disc` is the IPVS setting of that name.
 ///
 /// # Errors
