@@ -54,6 +54,13 @@ impl<Q: PortQueue> Worker<Q> {
         if self.expected.is_on() && self.begin_helping::<K>(id, says, now) {
             return; // a data connection: no more than its files
         }
+        if self.tells_addresses {
+            self.begin_telling::<K>(id, says, now);
+        }
+    }
+
+    #[inline(never)]
+    fn begin_telling<K: Family>(&mut self, id: ConnId, says: u8, now: Tick) {
         let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
         let server = self.snapshot.server(conn.server_id());
         let service = server.and_then(|s| self.snapshot.service(s.service));

@@ -176,6 +176,7 @@ impl<Q: PortQueue> Worker<Q> {
             server_hops: Vec::new(),
             standings: Vec::new(),
             own_timeouts: false,
+            tells_addresses: false,
             forsaken: false,
             secure_tcp: false,
             parking: Parking::default(),
