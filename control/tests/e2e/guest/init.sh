@@ -25,6 +25,6 @@ ulimit -n 65536
 read -r uptime rest </proc/uptime
 echo "guest: up after $uptime s, kernel $(uname -r)"
 WEIR_BIN=/weir RUST_BACKTRACE=1 \
-    /e2e --ignored --test-threads=1 --show-output --color=never "$(cat /scenarios)"
+    /e2e --ignored --test-threads=1 --nocapture --color=never "$(cat /scenarios)"
 echo "guest: exit $?"
 poweroff -f

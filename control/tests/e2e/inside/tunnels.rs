@@ -114,28 +114,24 @@ fn every_kind_in_every_family() {
 fn streams_and_datagrams() {
     let Some(lab) = Lab::new(1) else { return };
     lab.let_answers_go_straight();
-    let kinds = TUNNELS
-        .iter()
-        .filter(|t| ["IPIP", "GRE", "GUE"].contains(&t.name));
     let mut weir: Option<Director<'_>> = None;
-    for tunnel in kinds {
+    // Each family in one kind at least: a guest is slow.
+    for (name, inner) in [("IPIP", V4), ("GRE", V6), ("GUE", V4)] {
+        let tunnel = TUNNELS.iter().find(|tunnel| tunnel.name == name);
+        let tunnel = tunnel.expect("a kind of TUNNELS");
         let _rs = tunnel.set_up(&lab);
         let more = format!("forward = \"tun\"\ntunnel = {{ {} }}", tunnel.weir);
         let mut config = Config::new(2);
-        for inner in [V4, V6] {
-            for protocol in ["tcp", "udp"] {
-                config = config.service(protocol, (inner, V4), streams::PORT, &more);
-            }
+        for protocol in ["tcp", "udp"] {
+            config = config.service(protocol, (inner, V4), streams::PORT, &more);
         }
         match &weir {
             Some(weir) => weir.reload_to(&config),
             None => weir = Some(Director::start(&lab, &config)),
         }
-        for inner in [V4, V6] {
-            let _iperf3 = streams::iperf3(&lab.servers[0], inner.vip());
-            let title = format!("{}, {inner:?}", tunnel.name);
-            streams::carries(&lab, inner, streams::SMALL, &[""], &title);
-        }
+        let _iperf3 = streams::iperf3(&lab.servers[0], inner.vip());
+        let title = format!("{name}, {inner:?}");
+        streams::carries(&lab, inner, streams::SMALL, &[""], &title);
     }
 }
 
