@@ -245,7 +245,7 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// A packet of a connection that stands: next hop, rewrite, state, counters, out. What has
-    /// no known next hop or does not fit the link takes the longer way of [`Worker::pass_on`].
+    /// no next hop that is known or does not fit the link takes the longer way of [`Worker::pass_on`].
     #[inline(always)]
     fn forward<K: Family, const DIR: bool>(
         &mut self,
@@ -259,7 +259,8 @@ impl<Q: PortQueue> Worker<Q> {
             INBOUND => Direction::Inbound,
             OUTBOUND => Direction::Outbound,
         };
-        let Some(reach) = self.reach::<K, DIR>(id) else {
+        let reach = self.reach::<K, DIR>(id);
+        let Some(reach) = reach.or_else(|| self.find_reach::<K, DIR>(id)) else {
             let hit = Hit { id, dir };
             return self.pass_on::<K, DIR>(lane, frame, flow, hit, None, now);
         };
@@ -388,6 +389,15 @@ impl<Q: PortQueue> Worker<Q> {
             };
             from.sub(1);
             to.add(1);
+        }
+    }
+
+    /// As [`Worker::reach`], of a first packet: looked up.
+    #[cold]
+    fn find_reach<K: Family, const DIR: bool>(&mut self, id: ConnId) -> Option<Reach> {
+        match self.find_hop::<K, DIR>(id) {
+            Ok(Next::Known(reach)) => Some(reach),
+            _ => None,
         }
     }
 
