@@ -136,21 +136,12 @@ impl<Q: PortQueue> Worker<Q> {
         let answers = K::between(Proto::Tcp, address, key.source()).ok_or(DropReason::NoServer)?;
         let owner = self.steer.owner(&answers);
         if owner != self.steer.me() {
-            let keys = Keys {
-                inbound: key.widened(),
-                outbound: answers.widened(),
+            // No other one will do, whatever its threshold.
+            let progress = Progress {
+                server: Some(server.id),
+                ..Progress::default()
             };
-            let message = Message::Ask {
-                keys,
-                server: server.id,
-                // No other one will do, whatever its threshold.
-                progress: Progress {
-                    server: Some(server.id),
-                    ..Progress::default()
-                },
-            };
-            self.asking = Some((owner, message));
-            return Err(Refusal::Ask);
+            return Err(self.ask_for(owner, (key, &answers), server.id, progress));
         }
         let conns = &K::side(&self.sides).conns;
         match conns.lookup(conns.hash(&answers), &answers) {

@@ -18,7 +18,7 @@ use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
 use crate::sched::{Loads, Memory, Request};
 use crate::service::{Asked, Candidate, Server, Service, Snapshot};
 use crate::steer::{FragmentOf, Keys, Message, Progress};
-use crate::types::{PortId, Proto, ServerId, ServiceId, Tick};
+use crate::types::{CoreId, PortId, Proto, ServerId, ServiceId, Tick};
 use crate::worker::Worker;
 
 /// Servers tried for one packet when answers of the chosen one cannot be told apart (NAT).
@@ -224,17 +224,7 @@ impl<Q: PortQueue> Worker<Q> {
             }
             let owner = self.steer.owner(&answers);
             if owner != self.steer.me() {
-                let keys = Keys {
-                    inbound: k.widened(),
-                    outbound: answers.widened(),
-                };
-                let message = Message::Ask {
-                    keys,
-                    server: id,
-                    progress,
-                };
-                self.asking = Some((owner, message));
-                return Err(Refusal::Ask);
+                return Err(self.ask_for(owner, (k, &answers), id, progress));
             }
             let conns = &K::side(&self.sides).conns;
             if conns.lookup(conns.hash(&answers), &answers).is_none() {
@@ -243,6 +233,27 @@ impl<Q: PortQueue> Worker<Q> {
             progress.tries += 1;
         }
         Err(DropReason::ReplyKeyTaken.into())
+    }
+
+    /// The owner of a NAT connection's answers is to be asked for their key.
+    pub(super) fn ask_for<K: Family>(
+        &mut self,
+        owner: CoreId,
+        (inbound, answers): (&K, &K),
+        server: ServerId,
+        progress: Progress,
+    ) -> Refusal {
+        let keys = Keys {
+            inbound: inbound.widened(),
+            outbound: answers.widened(),
+        };
+        let message = Message::Ask {
+            keys,
+            server,
+            progress,
+        };
+        self.asking = Some((owner, message));
+        Refusal::Ask
     }
 
     /// Opens the NAT connection for which another worker keeps the answers' key.
