@@ -3,74 +3,89 @@
 //! A buffer is used again and again, so the pool is as warm as a NIC's with DDIO; nothing is
 //! allocated while the clock runs.
 
+use memmap2::MmapOptions;
 use rtrb::{Consumer, Producer, RingBuffer};
 use weir_dataplane::io::{Burst, Frame, FramePool, PortQueue, RxChecksum};
 
 const HEADROOM: usize = 128;
 const ROOM: usize = 2048;
-
-/// A buffer with its frame's place in it, as an mbuf is laid out.
-#[repr(C, align(64))]
-pub(crate) struct Buffer {
-    start: u32,
-    len: u32,
-    l3_good: bool,
-    data: [u8; HEADROOM + ROOM],
-}
+/// Begins with a line of its own for the frame's place in it, as an mbuf does.
+const HEADER: usize = 64;
+const SIZE: usize = HEADER + HEADROOM + ROOM;
+/// In the header: where the frame starts and how long it is, and whether its checksum was verified.
+const START_AT: usize = 0;
+const LEN_AT: usize = 4;
+const L3_GOOD_AT: usize = 8;
 
 /// An owned buffer.
-pub(crate) struct BenchFrame(Box<Buffer>);
+pub(crate) struct BenchFrame(&'static mut [u8; SIZE]);
+
+/// Buffers in one mapping, on huge pages where there are any as a DPDK pool's are. Never freed: one
+/// whose frame was dropped is lost, and the mapping lasts as long as the process.
+pub(crate) fn buffers(n: usize) -> std::io::Result<Vec<BenchFrame>> {
+    const HUGE: usize = 2 << 20;
+    let len = (n * SIZE).next_multiple_of(HUGE);
+    let map = match MmapOptions::new().len(len).huge(Some(21)).map_anon() {
+        Ok(map) => map,
+        Err(_) => MmapOptions::new().len(len).map_anon()?,
+    };
+    let (buffers, _) = Box::leak(Box::new(map)).as_chunks_mut::<SIZE>();
+    Ok(buffers.iter_mut().take(n).map(BenchFrame).collect())
+}
 
 impl BenchFrame {
-    pub(crate) fn empty() -> BenchFrame {
-        let (start, data) = (HEADROOM as u32, [0; HEADROOM + ROOM]);
-        BenchFrame(Box::new(Buffer {
-            start,
-            len: 0,
-            l3_good: true,
-            data,
-        }))
-    }
-
     /// Makes the buffer hold `bytes`, as a NIC that verified its IPv4 checksum delivers it.
     pub(crate) fn fill(&mut self, bytes: &[u8]) {
-        self.0.start = HEADROOM as u32;
-        self.0.len = bytes.len() as u32;
-        self.0.data[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
+        self.set(START_AT, HEADER + HEADROOM);
+        self.set(LEN_AT, bytes.len());
+        self.0[L3_GOOD_AT] = 1;
+        self.0[HEADER + HEADROOM..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    #[inline]
+    fn get(&self, at: usize) -> usize {
+        u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]]) as usize
+    }
+
+    #[inline]
+    fn set(&mut self, at: usize, value: usize) {
+        self.0[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
     }
 }
 
 impl Frame for BenchFrame {
     #[inline]
     fn bytes(&self) -> &[u8] {
-        let (start, len) = (self.0.start as usize, self.0.len as usize);
-        &self.0.data[start..start + len]
+        let (start, len) = (self.get(START_AT), self.get(LEN_AT));
+        &self.0[start..start + len]
     }
 
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
-        let (start, len) = (self.0.start as usize, self.0.len as usize);
-        &mut self.0.data[start..start + len]
+        let (start, len) = (self.get(START_AT), self.get(LEN_AT));
+        &mut self.0[start..start + len]
     }
 
     fn push_front(&mut self, n: usize) -> bool {
-        let room = n <= self.0.start as usize;
+        let (start, len) = (self.get(START_AT), self.get(LEN_AT));
+        let room = start >= HEADER + n;
         if room {
-            self.0.start -= n as u32;
-            self.0.len += n as u32;
+            self.set(START_AT, start - n);
+            self.set(LEN_AT, len + n);
         }
         room
     }
 
     fn pull_front(&mut self, n: usize) {
-        self.0.start += n as u32;
-        self.0.len -= n as u32;
+        let (start, len) = (self.get(START_AT), self.get(LEN_AT));
+        self.set(START_AT, start + n);
+        self.set(LEN_AT, len - n);
     }
 
     fn set_len(&mut self, len: usize) -> bool {
-        let room = self.0.start as usize + len <= HEADROOM + ROOM;
+        let room = self.get(START_AT) + len <= SIZE;
         if room {
-            self.0.len = len as u32;
+            self.set(LEN_AT, len);
         }
         room
     }
@@ -78,7 +93,7 @@ impl Frame for BenchFrame {
     #[inline]
     fn rx_checksum(&self) -> RxChecksum {
         RxChecksum {
-            l3_good: self.0.l3_good,
+            l3_good: self.0[L3_GOOD_AT] != 0,
             ..RxChecksum::default()
         }
     }

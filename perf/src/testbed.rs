@@ -26,7 +26,7 @@ use weir_dataplane::steer::{
 use weir_dataplane::worker::{Setup, Worker, WorkerPort};
 use weir_dataplane::{CoreId, Mac, PortId, Proto, ServerId, ServiceId, Tick};
 
-use crate::port::{BenchFrame, BenchQueue, NoPool, Wire, port};
+use crate::port::{BenchFrame, BenchQueue, NoPool, Wire, buffers, port};
 
 /// Buffers in flight: a NIC's ring and a little more, 16 MB of memory.
 pub(crate) const BUFFERS: usize = 8192;
@@ -234,7 +234,7 @@ impl Testbed {
             mode: seat.mode,
             now,
             wires: [wan, lan],
-            spare: (0..BUFFERS).map(|_| BenchFrame::empty()).collect(),
+            spare: buffers(BUFFERS)?,
             _control: (say, hear, twin),
         };
         for _ in 0..8 {
@@ -282,8 +282,9 @@ impl Testbed {
             }
         }
         // Frames that were dropped freed their buffers: make new ones, outside any timing.
-        while self.spare.len() < BUFFERS {
-            self.spare.push(BenchFrame::empty());
+        if self.spare.len() < BUFFERS {
+            let lost = BUFFERS - self.spare.len();
+            self.spare.extend(buffers(lost).into_iter().flatten());
         }
         n
     }
