@@ -295,10 +295,7 @@ impl<Q: PortQueue> Worker<Q> {
             Proto::Sctp => sctp::next(before, way, sctp::Event::of_says(flow.says)),
             Proto::Icmp => State::Icmp,
         };
-        let timeouts = match self.own_timeouts {
-            false => self.snapshot.timeouts.global(),
-            true => self.snapshot.timeouts_of(conn.server_id()),
-        };
+        let timeouts = self.snapshot.timeouts_of(conn.server_id());
         conn.lasts(timeouts.of(after), now);
         if DIR == INBOUND {
             conn.in_packets = conn.in_packets.saturating_add(1);

@@ -87,10 +87,6 @@ pub struct Worker<Q: PortQueue> {
     pub(crate) server_hops: Vec<ServerHop>,
     /// What has become of servers, by server id.
     pub(crate) standings: Vec<Standing>,
-    /// Whether a service has timeouts of its own.
-    pub(crate) own_timeouts: bool,
-    /// Whether a service tells its servers their clients' addresses.
-    pub(crate) tells_addresses: bool,
     /// Whether a packet of a connection may have to be scheduled anew for its server's sake:
     /// LVS's `expire_nodest_conn`, and a server is removed.
     pub(crate) forsaken: bool,

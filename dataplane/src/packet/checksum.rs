@@ -19,7 +19,7 @@ pub fn fold(sum: u32) -> u16 {
 /// A header whose checksum is right sums to 0xffff.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u16 {
-    // Eight bytes at a time into 64 bits: 2^32 additions before the carry could be lost.
+    // Four bytes at a time into 64 bits: 2^32 additions before the carry could be lost.
     let mut wide = 0u64;
     let mut chunks = bytes.chunks_exact(4);
     for c in &mut chunks {
@@ -33,18 +33,18 @@ pub fn sum(bytes: &[u8]) -> u16 {
     fold((wide as u32 & 0xffff) + (wide as u32 >> 16))
 }
 
-/// The checksum of an IPv4 header without options whose own field is 0, as it is written there. The
-/// order of bytes does not matter to the sum (RFC 1071 2 B), so none is turned round.
-#[inline]
+/// As [`sum`], of an IPv4 header without options and in the machine's order of bytes, which does
+/// not matter to the sum (RFC 1071 2 B): so none is turned round.
+#[inline(always)]
 #[must_use]
-pub fn of_header(header: &[u8; 20]) -> [u8; 2] {
-    let word = |at| {
+pub fn of_header(header: &[u8; 20]) -> u16 {
+    let word = |at: usize| {
         let word = [header[at], header[at + 1], header[at + 2], header[at + 3]];
         u64::from(u32::from_ne_bytes(word))
     };
-    let wide: u64 = word(0) + word(4) + word(8) + word(12) + word(16);
-    let wide = (wide & 0xffff_ffff) + (wide >> 32);
-    (!fold((wide & 0xffff) as u32 + (wide >> 16) as u32)).to_ne_bytes()
+    let sum = word(0) + word(4) + word(8) + word(12) + word(16);
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    fold((sum & 0xffff) as u32 + (sum >> 16) as u32)
 }
 
 /// What a rewrite adds to a one's complement sum: `sum(!old words) + sum(new words)`.

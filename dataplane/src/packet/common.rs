@@ -87,15 +87,11 @@ pub fn read(flow: &mut Flow, frame: &[u8], mac: Mac, trust_l3: bool) -> bool {
     true
 }
 
-/// Whether the checksum of an IPv4 header without options is right. The order of bytes does not
-/// matter to a one's complement sum (RFC 1071 2 B).
+/// Whether the checksum of the IPv4 header is right.
 #[inline(always)]
 fn header_sums_up(headers: &[u8; LEN]) -> bool {
-    let words = [14, 18, 22, 26, 30].map(|at| u64::from(le32(headers, at)));
-    let sum: u64 = words.iter().sum();
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    checksum::fold(sum as u32) == 0xffff
+    let header = headers[eth::HEADER_LEN..].first_chunk();
+    header.is_some_and(|header| checksum::of_header(header) == 0xffff)
 }
 
 /// Gives a common TCP or UDP packet new addresses and ports, packed as in [`Key4`], and one hop

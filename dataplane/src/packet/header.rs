@@ -114,8 +114,8 @@ impl IpHeader {
                 put16(h, 10, 0);
                 h[12..16].copy_from_slice(&src.octets());
                 h[16..].copy_from_slice(&dst.octets());
-                let sum = checksum::of_header(h);
-                h[10..12].copy_from_slice(&sum);
+                let sum = !checksum::of_header(h);
+                h[10..12].copy_from_slice(&sum.to_ne_bytes());
             }
             Ends::V6 { src, dst } => {
                 let Some(h) = packet.first_chunk_mut::<{ ipv6::LEN }>() else {

@@ -54,7 +54,7 @@ impl<Q: PortQueue> Worker<Q> {
         if self.expected.is_on() && self.begin_helping::<K>(id, says, now) {
             return; // a data connection: no more than its files
         }
-        if self.tells_addresses {
+        if self.snapshot.tells_addresses() {
             self.begin_telling::<K>(id, says, now);
         }
     }

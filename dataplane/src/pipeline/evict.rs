@@ -12,13 +12,10 @@ impl<Q: PortQueue> Worker<Q> {
     /// Evicts somebody from a full table, in the way of every other end of a connection.
     #[cold]
     pub(super) fn make_room<K: Family>(&mut self, now: Tick) -> Result<(), DropReason> {
-        let (snapshot, own) = (&self.snapshot, self.own_timeouts);
+        let snapshot = &self.snapshot;
         let conns = &mut K::side_mut(&mut self.sides).conns;
         let victim = conns.victim(snapshot.rules.eviction, now, |conn| {
-            let timeouts = match own {
-                false => snapshot.timeouts.global(),
-                true => snapshot.timeouts_of(conn.server_id()),
-            };
+            let timeouts = snapshot.timeouts_of(conn.server_id());
             let left = conn.deadline().since(now);
             timeouts.of(conn.state()).saturating_sub(left)
         });

@@ -315,11 +315,7 @@ impl<Q: PortQueue> Worker<Q> {
         new: &NewConn<K>,
         now: Tick,
     ) -> Result<ConnId, DropReason> {
-        let timeouts = match self.own_timeouts {
-            false => self.snapshot.timeouts.global(),
-            true => self.snapshot.timeouts_of(new.server_id),
-        };
-        let ticks = timeouts.of(State::None);
+        let ticks = self.snapshot.timeouts_of(new.server_id).of(State::None);
         let conns = &mut K::side_mut(&mut self.sides).conns;
         let id = match conns.insert(new, ticks, now) {
             Ok(inserted) => inserted.0,

@@ -10,11 +10,10 @@ use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, Standing};
 use crate::conn::templates::Heard;
 use crate::conn::{Conn, ConnId, Hit};
-use crate::forward::carrier::ClientAddress;
 use crate::io::PortQueue;
 use crate::packet::tcp::flags::SYN;
 use crate::packet::{Flow, Key};
-use crate::service::{Service, Snapshot};
+use crate::service::Snapshot;
 use crate::types::Proto;
 use crate::worker::Worker;
 
@@ -84,8 +83,5 @@ impl<Q: PortQueue> Worker<Q> {
             }
         }
         self.forsaken = gone > 0 && snapshot.rules.expire_nodest_conn;
-        self.own_timeouts = snapshot.timeouts.any_own();
-        let tells = |s: &Service| s.client_address != ClientAddress::none;
-        self.tells_addresses = snapshot.services().any(tells);
     }
 }

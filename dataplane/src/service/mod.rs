@@ -191,6 +191,7 @@ pub struct Snapshot {
     snat_pools: snat::Pools,
     /// There are connections of SNAT, perhaps: a rule stands, or a pool's address is left.
     has_snat: bool,
+    tells_addresses: bool,
     ranges: Option<Arc<Ranges>>,
     /// Servers by what QUIC connection IDs name them, of services that ask.
     by_quic: HashMap<(ServiceId, QuicServerId), ServerId, RandomState>,
@@ -298,6 +299,13 @@ impl Snapshot {
         self.has_snat
     }
 
+    /// Whether a service tells its servers their clients' addresses.
+    #[inline]
+    #[must_use]
+    pub fn tells_addresses(&self) -> bool {
+        self.tells_addresses
+    }
+
     /// The pool that a packet which leaves the director gets an address of, if a rule says so.
     #[must_use]
     pub fn snat_pool(&self, asked: &Asked) -> Option<&Service> {
@@ -340,9 +348,14 @@ impl Snapshot {
         self.servers.get(id.0 as usize / CHUNK)?[id.0 as usize % CHUNK].as_ref()
     }
 
-    /// How long the connections of this server last.
+    /// How long the connections of this server last. Each packet asks: where all services last
+    /// alike, no server is looked up.
+    #[inline]
     #[must_use]
     pub fn timeouts_of(&self, server: ServerId) -> &Timeouts {
+        if !self.timeouts.any_own() {
+            return self.timeouts.global();
+        }
         match self.server(server) {
             Some(server) => self.timeouts.of(server.service),
             None => self.timeouts.global(),
@@ -545,6 +558,8 @@ impl SnapshotBuilder {
         let ranges = Ranges::of(keys, &self.kept, self.old_ranges.as_ref());
         let mut services = self.services.iter().flatten();
         let has_ftp = services.any(|s| s.policy.persistence.is_some() && s.key.port() == Some(FTP));
+        let mut services = self.services.iter().flatten();
+        let tells_addresses = services.any(|s| s.client_address != ClientAddress::none);
         let mut sieve = [0; SIEVE];
         for &addr in self.addresses.keys() {
             let (word, bit) = self::sieve(addr);
@@ -563,6 +578,7 @@ impl SnapshotBuilder {
             snat: self.snat,
             snat_pools,
             has_snat,
+            tells_addresses,
             ranges,
             by_quic,
             servers: self.servers,

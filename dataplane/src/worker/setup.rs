@@ -175,8 +175,6 @@ impl<Q: PortQueue> Worker<Q> {
             neighbours: Neighbours::default(),
             server_hops: Vec::new(),
             standings: Vec::new(),
-            own_timeouts: false,
-            tells_addresses: false,
             forsaken: false,
             secure_tcp: false,
             parking: Parking::default(),

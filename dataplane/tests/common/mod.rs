@@ -152,8 +152,9 @@ pub fn services(
     b.build(generation)
 }
 
-pub fn fib(epoch: u16) -> Fib {
-    let route = |prefix: &str, len, port, gateway: Option<&str>, source: &str| Route {
+/// A route out of a port, through a gateway or to neighbours.
+pub fn route(prefix: &str, len: u8, port: PortId, gateway: Option<&str>, source: &str) -> Route {
+    Route {
         prefix: prefix.parse().unwrap(),
         len,
         target: RouteTarget::Port {
@@ -161,7 +162,10 @@ pub fn fib(epoch: u16) -> Fib {
             gateway: gateway.map(|g| g.parse().unwrap()),
             source: Some(source.parse().unwrap()),
         },
-    };
+    }
+}
+
+pub fn fib(epoch: u16) -> Fib {
     Fib::new(
         epoch,
         &[

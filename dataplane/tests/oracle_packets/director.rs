@@ -10,12 +10,12 @@ use std::sync::Arc;
 use weir_dataplane::command::{Command, PortUpdate};
 use weir_dataplane::conn::state::Rules;
 use weir_dataplane::forward::ForwardMode;
-use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarget};
+use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate};
 use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
 use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
 use weir_dataplane::{Mac, PortId, Proto, ServerId, ServiceId};
 
-use crate::common::{Director, LAN, LAN_MAC, ROUTER_MAC, Shape, WAN, WAN_MAC, server_mac};
+use crate::common::{Director, LAN, LAN_MAC, ROUTER_MAC, Shape, WAN, WAN_MAC, route, server_mac};
 use crate::recording::{Case, option_of};
 use crate::tunnels::tunnel;
 
@@ -132,15 +132,6 @@ pub(crate) fn is_local(addr: IpAddr) -> bool {
 }
 
 fn fib() -> Fib {
-    let route = |prefix: &str, len, port, gateway: Option<&str>, source: &str| Route {
-        prefix: prefix.parse().unwrap(),
-        len,
-        target: RouteTarget::Port {
-            port,
-            gateway: gateway.map(|g| g.parse().unwrap()),
-            source: Some(source.parse().unwrap()),
-        },
-    };
     Fib::new(
         2,
         &[

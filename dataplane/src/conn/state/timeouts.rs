@@ -136,6 +136,7 @@ impl TimeoutSets {
     }
 
     /// Whether a service has its own.
+    #[inline]
     #[must_use]
     pub fn any_own(&self) -> bool {
         !self.own.is_empty()

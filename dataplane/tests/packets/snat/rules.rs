@@ -112,22 +112,13 @@ fn with_own(epoch: u16) -> Fib {
         len,
         target: RouteTarget::Own,
     };
-    let via = |prefix: &str, len, port, gateway: Option<&str>, source: &str| Route {
-        prefix: prefix.parse().unwrap(),
-        len,
-        target: RouteTarget::Port {
-            port,
-            gateway: gateway.map(|g| g.parse().unwrap()),
-            source: Some(source.parse().unwrap()),
-        },
-    };
     Fib::new(
         epoch,
         &[
-            via("0.0.0.0", 0, WAN, Some("10.0.0.1"), "10.0.0.2"),
-            via("10.0.0.0", 24, WAN, None, "10.0.0.2"),
-            via("10.1.0.0", 24, LAN, None, "10.1.0.2"),
-            via("10.1.9.0", 24, LAN, None, "10.1.0.2"),
+            route("0.0.0.0", 0, WAN, Some("10.0.0.1"), "10.0.0.2"),
+            route("10.0.0.0", 24, WAN, None, "10.0.0.2"),
+            route("10.1.0.0", 24, LAN, None, "10.1.0.2"),
+            route("10.1.9.0", 24, LAN, None, "10.1.0.2"),
             own("10.0.0.2", 32),
             own("10.1.0.2", 32),
         ],
