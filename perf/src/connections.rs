@@ -1,5 +1,8 @@
 //! Complete TCP lifecycles: SYN, SYN-ACK, ACK, data, FIN, FIN, ACK; seven packets, one
-//! connection opened, tracked, closed and forgotten.
+//! connection opened, tracked, closed and forgotten. In process, or over a link ([`over_link`]).
+
+#[cfg(feature = "dpdk")]
+mod over_link;
 
 use serde::Serialize;
 use weir_dataplane::packet::tcp::flags::{ACK, FIN, PSH, SYN};
@@ -18,12 +21,26 @@ pub(crate) struct Args {
     /// Connections that stand besides, idle.
     #[arg(long, value_delimiter = ',', default_values_t = [0])]
     standing: Vec<u64>,
-    /// Simulated seconds; the table is steady after `closing` of them, and only then it is timed.
+    /// Seconds that are timed once the table is steady, after `closing` of them: simulated ones, over
+    /// a link real ones.
     #[arg(long, default_value_t = 3)]
     seconds: u32,
-    /// Lifecycles in one simulated second: fixes the table's size at rate x closing.
+    /// Lifecycles in one second, over a link at most: fixes the table's size at rate x closing.
     #[arg(long, default_value_t = 2_500_000)]
     rate: u64,
+    #[cfg(feature = "dpdk")]
+    #[command(flatten)]
+    link: over_link::Over,
+}
+
+impl Args {
+    /// How many closing connections the table must have room for.
+    fn room(&self, closing: u32) -> u64 {
+        let steady = self.rate * u64::from(closing);
+        // Each opening files a timer record for the 2 s of state NONE, which outlives a shorter
+        // closing state: a table with too few of them would keep the closed, fill up and evict.
+        steady.max(2 * self.rate) * 9 / 8 + 200_000
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -58,7 +75,12 @@ impl Row for Measured {
     }
 }
 
+/// Measures, in process or over a link.
 pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
+    #[cfg(feature = "dpdk")]
+    if args.link.is_wanted() {
+        return over_link::run(args, json);
+    }
     let mut rows = Vec::new();
     for &standing in &args.standing {
         for &closing in &args.closing {
@@ -72,10 +94,7 @@ fn measure(args: &Args, standing: u64, closing: u32) -> anyhow::Result<Measured>
     const BATCH: u64 = BUFFERS as u64 / 2;
     const PACKETS: u64 = 7;
     let per_ns = cycles_per_ns();
-    let steady = args.rate * u64::from(closing);
-    // Each opening files a timer record for the 2 s of state NONE, which outlives a shorter closing
-    // state: a table with too few of them would keep the closed, fill up and evict.
-    let room = standing + steady.max(2 * args.rate) * 9 / 8 + 200_000;
+    let room = standing + args.room(closing);
     let mut bed = Testbed::new(u32::try_from(room)?, closing)?;
     bed.open(standing)?;
     // Clients come round again long after their last connection is forgotten.

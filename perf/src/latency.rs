@@ -8,9 +8,9 @@
 use serde::Serialize;
 use weir_dataplane::forward::ForwardMode;
 
-use crate::link::generate::Latency;
+use crate::link::established::{Latency, Stage};
 use crate::link::program::Program;
-use crate::link::session::{self, Device};
+use crate::link::session::{self, Device, Span};
 use crate::link::{Common, median};
 use crate::table::{self, Row, count};
 
@@ -116,8 +116,8 @@ pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
             let stages: Vec<_> = outcomes.iter().map(|o| &o.stages[at]).collect();
             let mut row = summary(device, args.flows, *percent, &stages);
             if let Some(row) = &mut row {
-                let paused = outcomes.iter().filter_map(|o| o.paused.get(at).copied());
-                row.paused = median(paused.collect());
+                let spans = outcomes.iter().filter_map(|o| o.spans.get(at));
+                row.paused = median(spans.map(Span::paused).collect());
             }
             rows.extend(row);
         }
@@ -126,12 +126,7 @@ pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
 }
 
 /// `None` when no stage measured latency.
-fn summary(
-    device: &Device,
-    flows: u64,
-    percent: f64,
-    stages: &[&crate::link::generate::Stage],
-) -> Option<Measured> {
+fn summary(device: &Device, flows: u64, percent: f64, stages: &[&Stage]) -> Option<Measured> {
     let ages: Vec<Latency> = stages.iter().filter_map(|s| s.latency).collect();
     let middle = |of: fn(&Latency) -> f64| median(ages.iter().map(of).collect());
     let (sent, received) = stages

@@ -4,18 +4,25 @@
 //! Either is a fresh process each time (DPDK starts once a process), with a fresh link.
 #![forbid(unsafe_code)]
 
+pub(crate) mod driver;
+pub(crate) mod established;
 pub(crate) mod forward;
 mod frames;
 pub(crate) mod generate;
+mod lives;
+#[cfg(test)]
+mod mirror;
 mod port;
+mod process;
 pub(crate) mod program;
+pub(crate) mod segments;
 pub(crate) mod session;
-mod wire;
+pub(crate) mod wire;
 
 use serde::Serialize;
 
 use self::program::Program;
-use self::session::{Device, Load};
+use self::session::{Device, Load, What};
 use self::wire::{Cores, Via};
 use crate::pipeline::mode;
 use crate::table::{self, Row, count};
@@ -80,9 +87,11 @@ impl Common {
             via: self.via,
             cores: self.cores,
             flows,
-            rates,
             seconds: self.seconds,
-            len: self.size - 4,
+            what: What::Packets {
+                rates,
+                len: self.size - 4,
+            },
         })
     }
 }
@@ -151,7 +160,7 @@ pub(crate) fn run(args: &Args, json: bool) -> anyhow::Result<()> {
     compare("link", &devices, &args.flows, args.runs, &args.common, json)
 }
 
-/// Measures `devices` in turn, `runs` times each; the last one is the reference.
+/// Measures `devices` in turn, `runs` times each; a program that comes last is the reference.
 pub(crate) fn compare(
     benchmark: &str,
     devices: &[Device],
@@ -181,7 +190,7 @@ pub(crate) fn compare(
         for (device, outcomes) in devices.iter().zip(&outcomes) {
             rows.push(summary(device, flows, common, outcomes));
         }
-        if devices.len() > 1
+        if let Some(Device::Program(_)) = devices.last()
             && let Some(reference) = rows.last().map(|r| r.mpps_median)
         {
             for row in &mut rows[first..] {

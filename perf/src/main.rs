@@ -38,7 +38,7 @@ struct Cli {
 enum What {
     /// The product's worker loop alone, in process, no link: ns and cycles a packet.
     Pipeline(pipeline::Args),
-    /// Complete TCP lifecycles a second, until the table is steady.
+    /// Complete TCP lifecycles a second, the table steady; with --via over a link, beside testpmd.
     Connections(connections::Args),
     /// Access lists: time to compile, bytes a network, ns a question.
     Access(access::Args),

@@ -115,12 +115,50 @@ fn weir_forwards_over_memif() {
         "100",
         "--seconds",
         "0.2",
+        "--modes",
+        "fullnat,tun",
+    ];
+    let rows = rows(&args);
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert!(number(&row, "mpps_median") > 0.0);
+        assert!(number(&row, "cycles") > 0.0);
+        assert!(number(&row, "opened_per_second") > 0.0);
+        assert!(row["ratio"].is_null(), "nothing to compare with: {row}");
+    }
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+fn lifecycles_complete_over_memif() {
+    if no_link() {
+        return;
+    }
+    // Few at once, so that a table for so few a second has room whatever the machine.
+    let args = [
+        "connections",
+        "--via",
+        "memif",
+        "--alone",
+        "--runs",
+        "1",
+        "--seconds",
+        "1",
+        "--window",
+        "2",
+        "--rate",
+        "1000000",
+        "--standing",
+        "500",
     ];
     let rows = rows(&args);
     assert_eq!(rows.len(), 1);
-    assert!(number(&rows[0], "mpps_median") > 0.0);
-    assert!(number(&rows[0], "cycles") > 0.0);
-    assert!(number(&rows[0], "opened_per_second") > 0.0);
+    assert_eq!(rows[0]["device"], "weir");
+    assert!(number(&rows[0], "lifecycles_per_second") > 0.0);
+    assert!(number(&rows[0], "cycles_per_lifecycle") > 0.0);
+    // A second's lifecycles and those that stand.
+    assert!(number(&rows[0], "in_table") > 500.0);
+    assert_eq!(rows[0]["drops"], serde_json::json!({}));
 }
 
 #[cfg(feature = "dpdk")]
@@ -148,6 +186,23 @@ fn testpmd_is_beside_weir_in_ratio_and_latency() {
     for row in latency {
         assert!(number(&row["latency"], "p50") > 0.0, "{row}");
     }
+    let args = [
+        "connections",
+        "--via",
+        "memif",
+        "--runs",
+        "1",
+        "--seconds",
+        "1",
+        "--window",
+        "2",
+        "--rate",
+        "1000000",
+    ];
+    let lifecycles = rows(&args);
+    assert_eq!(lifecycles[1]["device"], "testpmd macswap");
+    assert_eq!(number(&lifecycles[1], "ratio"), 1.0);
+    assert!(number(&lifecycles[1], "lifecycles_per_second") > 0.0);
 }
 
 #[cfg(feature = "dpdk")]

@@ -3,6 +3,7 @@
 //! JSON ([`Mark`]) on stdout; the end of stdin ends it.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// Connections that the table holds.
     #[arg(long)]
     connections: u32,
+    /// Seconds that closing states last.
+    #[arg(long, default_value_t = 1)]
+    closing: u32,
     /// How servers are reached.
     #[arg(long, default_value = "fullnat")]
     mode: String,
@@ -47,7 +51,7 @@ pub(crate) struct Args {
 }
 
 /// Sums since the start.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// Frames received.
     pub(crate) packets: u64,
@@ -57,10 +61,29 @@ pub(crate) struct Mark {
     pub(crate) all_cycles: u64,
     /// Cycles of turns longer than [`PAUSE_NS`].
     pub(crate) paused_cycles: u64,
-    /// Frames dropped, whatever the reason.
-    pub(crate) drops: u64,
+    /// Frames dropped, by reason, where there were any.
+    pub(crate) drops: BTreeMap<String, u64>,
     /// Connections that stand.
     pub(crate) connections: u64,
+    /// Connections that gave way to others in a full table.
+    pub(crate) evicted: u64,
+}
+
+impl Mark {
+    fn of(counters: &WorkerCounters, spent: &Spent) -> Mark {
+        let drops = DropReason::ALL
+            .iter()
+            .map(|r| (r.name().to_owned(), counters.drops[*r as usize].get()));
+        Mark {
+            packets: counters.rx_packets.get(),
+            busy_cycles: spent.busy.get(),
+            all_cycles: spent.all.get(),
+            paused_cycles: spent.paused.get(),
+            drops: drops.filter(|(_, n)| *n > 0).collect(),
+            connections: counters.conns.get(),
+            evicted: counters.conns_evicted.get(),
+        }
+    }
 }
 
 /// What the worker's thread counts besides the worker.
@@ -123,17 +146,7 @@ fn answer(
         if line? != "mark" || ended() {
             break;
         }
-        let mark = Mark {
-            packets: counters.rx_packets.get(),
-            busy_cycles: spent.busy.get(),
-            all_cycles: spent.all.get(),
-            paused_cycles: spent.paused.get(),
-            drops: DropReason::ALL
-                .iter()
-                .map(|r| counters.drops[*r as usize].get())
-                .sum(),
-            connections: counters.conns.get(),
-        };
+        let mark = Mark::of(counters, spent);
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}", serde_json::to_string(&mark)?)?;
         out.flush()?;
@@ -171,8 +184,12 @@ fn work(
         max_connections6: 1,
         pages: Pages::Huge,
         secret: [0x5eed, 2, 3, 4],
-        // Handshakes of a benchmark take seconds; nothing closes.
-        snapshot: Arc::new(snapshot(args.connections, 1, mode(&args.mode)?, counters)),
+        snapshot: Arc::new(snapshot(
+            args.connections,
+            args.closing,
+            mode(&args.mode)?,
+            counters,
+        )),
         fib: Arc::new(fib(WAN)),
         now,
     })?;

@@ -1,22 +1,23 @@
-//! The frames of the load: clients' packets, servers' answers, and what comes back.
+//! The frames of an established load, what comes back of them, and the gateway's answers.
 #![forbid(unsafe_code)]
+
+use std::ops::Range;
 
 use weir_dataplane::packet::build::Packet;
 use weir_dataplane::packet::checksum::Diff;
-use weir_dataplane::packet::tcp::flags::{ACK, SYN};
-use weir_dataplane::packet::{Key, Parsed, be16, be32, eth, ipv4, parse, put16, put32};
+use weir_dataplane::packet::tcp::flags::ACK;
+use weir_dataplane::packet::{be16, be32, eth, ipv4, put16, put32};
 
 use crate::testbed::{MACS, PEER, VIP, client};
 
 /// The smallest frame, without FCS.
 pub(crate) const SMALLEST: usize = 60;
 const L4: usize = ipv4::END;
-const SEQ_AT: usize = L4 + 4;
 const TCP_CHECKSUM_AT: usize = L4 + 16;
 /// Six bytes of payload carry the time of sending.
 const STAMP_AT: usize = L4 + 20;
 /// IP in IP.
-const IPIP: u8 = 4;
+pub(super) const IPIP: u8 = 4;
 const STAMP_MASK: u64 = (1 << 48) - 1;
 
 /// A client's data packet, made by differences from a template: a few nanoseconds each.
@@ -101,85 +102,25 @@ pub(crate) fn counts(frame: &[u8]) -> bool {
         }
 }
 
-/// Client `n`'s first packet. Its sequence number says which client it is: the other side of
-/// a FULL-NAT balancer shows another address.
-pub(crate) fn syn(n: u64) -> Vec<u8> {
-    client_says(n, SYN, 0)
-}
-
-fn client_says(n: u64, flags: u8, ack: u32) -> Vec<u8> {
-    let mut packet = Packet::tcp(client(n), VIP, flags).macs(PEER, MACS[0]);
-    (packet.seq, packet.ack) = (n as u32, ack);
-    padded(packet)
-}
-
-fn padded(packet: Packet) -> Vec<u8> {
-    packet.payload(&[0; SMALLEST - STAMP_AT]).build()
-}
-
-/// What the world behind the link does with a frame of a handshake.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Reaction {
-    /// Nothing.
-    None,
-    /// Answers.
-    Answer(Vec<u8>),
-    /// A server got the ACK of this client: the connection stands.
-    Open(u64),
-}
-
-/// Plays clients, servers and gateway: a server answers SYN with SYN-ACK, a client SYN-ACK with
-/// ACK, the gateway every ARP request with its own address. `one_way`: a server's SYN-ACK goes
-/// past the device, so that its client's ACK is the next that this sees.
-pub(crate) fn react(frame: &[u8], one_way: bool) -> Reaction {
-    if counts(frame) && frame[ipv4::PROTO_AT] == IPIP {
-        let inner = [&frame[..eth::HEADER_LEN], &frame[ipv4::END..]].concat();
-        return react(&inner, one_way);
-    }
-    if frame.len() >= 42 && be16(frame, 12) == eth::ARP {
-        return arp(frame);
-    }
-    let Ok(Parsed::Flow(flow)) = parse(frame, true) else {
-        return Reaction::None;
-    };
-    let (seq, ack) = (be32(frame, SEQ_AT), be32(frame, SEQ_AT + 4));
-    match flow.says & (SYN | ACK) {
-        SYN if one_way => Reaction::Answer(client_says(u64::from(seq), ACK, 2)),
-        SYN => {
-            let back = flow.key.reversed();
-            let mut packet =
-                Packet::tcp(back.source4(), back.destination4(), SYN | ACK).macs(PEER, MACS[0]);
-            (packet.seq, packet.ack) = (1, seq.wrapping_add(1));
-            Reaction::Answer(padded(packet))
-        }
-        ACK => Reaction::Open(u64::from(seq)),
-        both if both == SYN | ACK => {
-            let n = u64::from(ack.wrapping_sub(1));
-            Reaction::Answer(client_says(n, ACK, seq.wrapping_add(1)))
-        }
-        _ => Reaction::None,
-    }
-}
-
-/// RFC 826: an answer for every IPv4 address that is asked for.
-fn arp(frame: &[u8]) -> Reaction {
+/// Turns an ARP request round: the gateway answers for every IPv4 address that is asked for (RFC 826).
+/// False, and nothing changed, when it is none.
+pub(crate) fn answer_arp(frame: &mut [u8]) -> bool {
     const REQUEST: u16 = 1;
-    if be16(frame, 20) != REQUEST {
-        return Reaction::None;
+    const REPLY: u16 = 2;
+    const ASKER: Range<usize> = 22..32;
+    const SENDER: Range<usize> = 22..28;
+    const TARGET_ADDRESS: usize = 38;
+    if frame.len() < 42 || be16(frame, 12) != eth::ARP || be16(frame, 20) != REQUEST {
+        return false;
     }
-    let mut answer = frame[..42].to_vec();
-    answer.resize(SMALLEST, 0);
-    eth::set_macs(
-        &mut answer,
-        weir_dataplane::Mac(std::array::from_fn(|i| frame[6 + i])),
-        PEER,
-    );
-    put16(&mut answer, 20, 2); // reply
-    let (asker, asked) = (frame[22..32].to_vec(), frame[38..42].to_vec());
-    answer[22..28].copy_from_slice(&PEER.0);
-    answer[28..32].copy_from_slice(&asked);
-    answer[32..42].copy_from_slice(&asker);
-    Reaction::Answer(answer)
+    let asked = be32(frame, TARGET_ADDRESS);
+    let asker = eth::src(frame);
+    eth::set_macs(frame, asker, PEER);
+    put16(frame, 20, REPLY);
+    frame.copy_within(ASKER, ASKER.end);
+    frame[SENDER].copy_from_slice(&PEER.0);
+    put32(frame, SENDER.end, asked);
+    true
 }
 
 #[cfg(test)]
