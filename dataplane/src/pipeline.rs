@@ -184,11 +184,34 @@ impl<Q: PortQueue> Worker<Q> {
         }
         self.note_proof(&frame, flow, now);
         let first = self.first(lane, &frame);
-        let opened = self.open(first, flow, Progress::default(), now);
-        self.go_on(lane, frame, flow, opened, now);
+        let opened = self.open_here(first, flow, Progress::default(), now);
+        match opened {
+            Ok(Opened::Same(id)) if !self.proxies.has_proof() => {
+                self.begin(lane, frame, flow, id, now);
+            }
+            other => self.go_on(lane, frame, flow, other, now),
+        }
+    }
+
+    /// A packet that opened a connection of its own family takes its way.
+    #[inline(always)]
+    fn begin<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<K>,
+        id: ConnId,
+        now: Tick,
+    ) {
+        let dir = Direction::Inbound;
+        self.note_opened::<K>(id);
+        self.begin_carrying::<K>(id, flow.says, now);
+        self.carry_on(lane, frame, flow, Hit { id, dir }, now);
+        self.has_gone::<K>(id);
     }
 
     /// The packet that opened a connection, or did not.
+    #[inline(never)]
     fn go_on<K: Family>(
         &mut self,
         lane: usize,
@@ -207,12 +230,7 @@ impl<Q: PortQueue> Worker<Q> {
             return self.answer_of_marked(lane, frame, flow, answered, now);
         }
         match opened {
-            Ok(Opened::Same(id)) => {
-                self.note_opened::<K>(id);
-                self.begin_carrying::<K>(id, flow.says, now);
-                self.carry_on(lane, frame, flow, Hit { id, dir }, now);
-                self.has_gone::<K>(id);
-            }
+            Ok(Opened::Same(id)) => self.begin(lane, frame, flow, id, now),
             Ok(Opened::Translated(id)) => {
                 self.note_opened::<Key6>(id);
                 self.begin_carrying::<Key6>(id, flow.says, now);
@@ -366,17 +384,8 @@ impl<Q: PortQueue> Worker<Q> {
     #[inline(never)]
     fn change_state<K: Family>(&mut self, id: ConnId, after: State) {
         let conns = &mut K::side_mut(&mut self.sides).conns;
-        let conn = conns.get(id);
-        let (before, server) = (conn.state(), conn.server_id());
-        let settles = conn.flags().has(Flags::HALF_OPEN) && !after.is_half_open();
-        let assures = after.is_established() && conn.template().is_some();
-        conns.set_state(id, after);
-        if assures {
-            self.assure::<K>(id);
-        }
-        if settles {
-            self.settle::<K>(id);
-        }
+        let (before, conn) = conns.set_state(id, after);
+        let (server, is_watched) = (conn.server_id(), conn.is_watched());
         if before.is_active() != after.is_active()
             && let Some(cells) = self.counters.servers.get(server)
         {
@@ -386,6 +395,21 @@ impl<Q: PortQueue> Worker<Q> {
             };
             from.sub(1);
             to.add(1);
+        }
+        if is_watched {
+            self.note_state::<K>(id, after);
+        }
+    }
+
+    /// Tells who watches a connection that it is established, or half-open no more.
+    #[cold]
+    fn note_state<K: Family>(&mut self, id: ConnId, after: State) {
+        if after.is_established() {
+            self.assure::<K>(id);
+        }
+        let conn = K::side(&self.sides).conns.get(id);
+        if conn.flags().has(Flags::HALF_OPEN) && !after.is_half_open() {
+            self.settle::<K>(id);
         }
     }
 

@@ -152,6 +152,7 @@ impl<Q: PortQueue> Worker<Q> {
         }
         self.judge_floods(now);
         work += self.expire(now);
+        self.counters.conns.set(self.sides.len());
         let polls = if work == 0 {
             &self.counters.idle_polls
         } else {

@@ -128,6 +128,15 @@ impl Flags {
         }
     }
 
+    /// Whether packets of `dir` find the connection by their key.
+    #[inline]
+    pub(super) const fn is_keyed(self, dir: Direction) -> bool {
+        !self.has(match dir {
+            Direction::Inbound => Flags::NO_INBOUND,
+            Direction::Outbound => Flags::NO_OUTBOUND,
+        })
+    }
+
     /// Whether all of `other` is in it.
     #[inline]
     #[must_use]
@@ -153,6 +162,18 @@ pub struct NewConn<K: Key = Key4> {
 }
 
 impl<K: Key> NewConn<K> {
+    /// A redirect: answers with the key `outbound` belong to the connection that `owner` keeps
+    /// under `inbound`.
+    pub(super) fn redirect(inbound: K, outbound: K, owner: CoreId) -> NewConn<K> {
+        NewConn {
+            inbound,
+            outbound,
+            server_id: ServerId(u32::from(owner.0)),
+            mode: ForwardMode::nat,
+            flags: Flags::REDIRECT.with(Flags::NO_INBOUND),
+        }
+    }
+
     /// All that is special about it: what was asked for, and what the mode says.
     #[inline]
     fn all_flags(&self) -> Flags {
@@ -196,19 +217,6 @@ impl<K: Key> Conn<K> {
         }
     }
 
-    /// A redirect: answers with the key `outbound` belong to the connection that `owner` keeps
-    /// under `inbound`.
-    pub(super) fn redirect(inbound: K, outbound: K, owner: CoreId, now: Tick) -> Conn<K> {
-        let new = NewConn {
-            inbound,
-            outbound,
-            server_id: ServerId(u32::from(owner.0)),
-            mode: ForwardMode::nat,
-            flags: Flags::REDIRECT.with(Flags::NO_INBOUND),
-        };
-        Conn::new(&new, now)
-    }
-
     /// Whether this entry holds a connection.
     #[inline]
     pub(super) fn is_live(&self) -> bool {
@@ -218,10 +226,7 @@ impl<K: Key> Conn<K> {
     /// Whether packets of `dir` find it by their key.
     #[inline]
     pub(super) fn is_keyed(&self, dir: Direction) -> bool {
-        !self.flags.has(match dir {
-            Direction::Inbound => Flags::NO_INBOUND,
-            Direction::Outbound => Flags::NO_OUTBOUND,
-        })
+        self.flags.is_keyed(dir)
     }
 
     /// Whether it is live and packets of `dir` have this key.
@@ -247,9 +252,17 @@ impl<K: Key> Conn<K> {
         self.state
     }
 
+    /// Its state before.
     #[inline]
-    pub(super) fn set_state(&mut self, state: State) {
-        self.state = state;
+    pub(super) fn set_state(&mut self, state: State) -> State {
+        std::mem::replace(&mut self.state, state)
+    }
+
+    /// Whether a change of its state is news to anyone: to its template, or to a SYN proxy that
+    /// counts it as half-open.
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.template().is_some() || self.flags.has(Flags::HALF_OPEN)
     }
 
     /// Lets the connection run out `ticks` from now.

@@ -129,6 +129,13 @@ impl Index {
         (m != 0).then(|| line.slots[m.trailing_zeros() as usize])
     }
 
+    /// Whether one look says that no key of this hash is there; most that are not are found so.
+    #[inline]
+    pub(super) fn lacks(&self, hash: u64) -> bool {
+        let line = &self.lines[self.primary(hash)];
+        line.spill == 0 && line.matches(tag_of(hash)) == 0
+    }
+
     /// The slot of this hash for which `is_it` holds.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
@@ -162,14 +169,25 @@ impl Index {
     /// Inserts `value`, which must not be there. `hash_of` gives the hash of a value that is
     /// there already, so that it can make room. False when both lines are full of keys that
     /// have nowhere to go; nothing was changed then.
+    #[inline]
     #[must_use]
     pub(super) fn insert(&mut self, hash: u64, value: u32, hash_of: impl Fn(u32) -> u64) -> bool {
+        let first = self.primary(hash);
+        let line = &mut self.lines[first];
+        match line.free_slot() {
+            Some(slot) => {
+                line.put(slot, tag_of(hash), value);
+                true
+            }
+            None => self.insert_elsewhere(hash, value, hash_of),
+        }
+    }
+
+    /// The same where the primary line is full.
+    #[cold]
+    fn insert_elsewhere(&mut self, hash: u64, value: u32, hash_of: impl Fn(u32) -> u64) -> bool {
         let (first, second) = (self.primary(hash), self.alternate(hash));
         let tag = tag_of(hash);
-        if let Some(slot) = self.lines[first].free_slot() {
-            self.lines[first].put(slot, tag, value);
-            return true;
-        }
         if let Some(slot) = self.lines[second].free_slot() {
             self.lines[second].put(slot, tag, value);
             self.spilled(first);
@@ -222,17 +240,29 @@ impl Index {
     }
 
     /// Removes `value`; whether it was there.
+    #[inline]
     pub(super) fn remove(&mut self, hash: u64, value: u32) -> bool {
-        let (first, second) = (self.primary(hash), self.alternate(hash));
-        for line in [first, second] {
-            if let Some((slot, _)) = Self::find_in(&self.lines[line], hash, &mut |v| v == value) {
-                self.lines[line].tags[slot] = 0;
-                if line == second {
-                    self.unspilled(first);
-                }
-                return true;
-            }
+        let first = self.primary(hash);
+        self.remove_from(first, hash, value) || self.remove_elsewhere(hash, value)
+    }
+
+    #[inline]
+    fn remove_from(&mut self, line: usize, hash: u64, value: u32) -> bool {
+        let line = &mut self.lines[line];
+        let found = Self::find_in(line, hash, &mut |v| v == value);
+        if let Some((slot, _)) = found {
+            line.tags[slot] = 0;
         }
-        false
+        found.is_some()
+    }
+
+    #[cold]
+    fn remove_elsewhere(&mut self, hash: u64, value: u32) -> bool {
+        let (first, second) = (self.primary(hash), self.alternate(hash));
+        let there = self.remove_from(second, hash, value);
+        if there {
+            self.unspilled(first);
+        }
+        there
     }
 }

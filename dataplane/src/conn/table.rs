@@ -1,12 +1,14 @@
 //! The table: entries, index and wheel kept in step.
 #![forbid(unsafe_code)]
 
+use arrayvec::ArrayVec;
+
 use super::entry::{Conn, ConnId, NewConn};
 use super::hash::KeyedHash;
 use super::index::Index;
 use super::memory::{HugeArray, Pages};
 use super::state::{Direction, State};
-use super::wheel::{NO_SLOT, Wheel};
+use super::wheel::{CHUNK, NO_SLOT, Wheel};
 use crate::cpu::prefetch;
 use crate::packet::{Key, Key4};
 use crate::types::{CoreId, Tick};
@@ -16,6 +18,7 @@ mod victim;
 pub use victim::{Class, Eviction};
 
 const NIL: u32 = u32::MAX;
+const BOTH: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
 /// Wheel records for each entry: the valid one, and a stale one while a connection closes.
 const RECORDS_PER_ENTRY: usize = 2;
 
@@ -206,8 +209,16 @@ impl<K: Key> ConnTable<K> {
     }
 
     /// Looks `key` up.
+    #[inline]
     #[must_use]
     pub fn lookup(&self, hash: u64, key: &K) -> Option<Hit> {
+        match self.index.lacks(hash) {
+            true => None,
+            false => self.find(hash, key),
+        }
+    }
+
+    fn find(&self, hash: u64, key: &K) -> Option<Hit> {
         self.index
             .find(hash, |slot| self.is(Hit::from_slot(slot), key))
             .map(Hit::from_slot)
@@ -238,33 +249,6 @@ impl<K: Key> ConnTable<K> {
         ticks: u32,
         now: Tick,
     ) -> Result<Inserted, TableFull> {
-        self.put(|| Conn::new(new, now), ticks, now)
-    }
-
-    /// Notes that answers with the key `outbound` belong to a connection that `owner` keeps
-    /// under `inbound`. No such key may be in the table.
-    ///
-    /// # Errors
-    /// [`TableFull`]; nothing was inserted.
-    pub fn insert_redirect(
-        &mut self,
-        (inbound, outbound): (K, K),
-        owner: CoreId,
-        ticks: u32,
-        now: Tick,
-    ) -> Result<Inserted, TableFull> {
-        self.put(|| Conn::redirect(inbound, outbound, owner, now), ticks, now)
-    }
-
-    // The entry is made in its place: made elsewhere, it is stored in pieces and loaded whole to be
-    // moved, which waits for the stores (10 ns an opening).
-    #[inline(always)]
-    fn put(
-        &mut self,
-        conn: impl FnOnce() -> Conn<K>,
-        ticks: u32,
-        now: Tick,
-    ) -> Result<Inserted, TableFull> {
         // A record that the entry's last user left behind serves if it comes up early enough:
         // so evictions under a flood file nothing new.
         let (at, next_free, left) = match self.free {
@@ -276,14 +260,16 @@ impl<K: Key> ConnTable<K> {
             }
         };
         let deadline = now.after(ticks);
+        // The entry is made in its place: made elsewhere, it is stored in pieces and loaded whole to
+        // be moved, which waits for the stores (10 ns an opening).
         let entry = &mut self.entries[at as usize];
-        *entry = conn();
+        *entry = Conn::new(new, now);
         entry.deadline = deadline;
         // So does a later one where records are scarce: then the connection may stay longer. A
         // flood that evicts would fill the wheel with records of those it evicted otherwise.
-        let scarce = self.wheel.spare() <= self.free() as usize;
-        let serves = left != NO_SLOT && (scarce || self.wheel.fires_at(left).reached(deadline));
-        let slot = match self.enter(at) {
+        let scarce = || self.wheel.spare() <= self.free() as usize;
+        let serves = left != NO_SLOT && (scarce() || self.wheel.fires_at(left).reached(deadline));
+        let slot = match self.enter(at, new) {
             false => None,
             true if serves => Some(left),
             true => match self.wheel.file(at, deadline) {
@@ -320,22 +306,35 @@ impl<K: Key> ConnTable<K> {
         Ok(Inserted(ConnId(at)))
     }
 
-    /// Enters entry `at` in the index under its keys; if there is no room for both, under none.
+    /// Notes that answers with the key `outbound` belong to a connection that `owner` keeps
+    /// under `inbound`. No such key may be in the table.
+    ///
+    /// # Errors
+    /// [`TableFull`]; nothing was inserted.
+    pub fn insert_redirect(
+        &mut self,
+        (inbound, outbound): (K, K),
+        owner: CoreId,
+        ticks: u32,
+        now: Tick,
+    ) -> Result<Inserted, TableFull> {
+        self.insert(&NewConn::redirect(inbound, outbound, owner), ticks, now)
+    }
+
+    /// Enters entry `at`, just made of `new`, in the index under its keys; if there is no room for
+    /// both, under none.
     #[inline(always)]
-    fn enter(&mut self, at: u32) -> bool {
+    fn enter(&mut self, at: u32, new: &NewConn<K>) -> bool {
         let (entries, hash) = (&self.entries, &self.hash);
         let hash_of = |slot| {
             let hit = Hit::from_slot(slot);
             hash.of(&entries[hit.id.0 as usize].key(hit.dir))
         };
-        for dir in [Direction::Inbound, Direction::Outbound] {
-            let hit = Hit {
-                id: ConnId(at),
-                dir,
-            };
-            if entries[at as usize].is_keyed(dir)
-                && !self.index.insert(hash_of(hit.slot()), hit.slot(), hash_of)
-            {
+        let flags = entries[at as usize].flags();
+        for (dir, key) in BOTH.into_iter().zip([&new.inbound, &new.outbound]) {
+            let id = ConnId(at);
+            let slot = Hit { id, dir }.slot();
+            if flags.is_keyed(dir) && !self.index.insert(hash.of(key), slot, hash_of) {
                 if dir == Direction::Outbound {
                     self.take_out(at, Direction::Inbound);
                 }
@@ -346,17 +345,20 @@ impl<K: Key> ConnTable<K> {
     }
 
     /// Takes entry `at` out of the index under its key for `dir`, if it is there.
-    #[inline]
     fn take_out(&mut self, at: u32, dir: Direction) {
         let conn = &self.entries[at as usize];
         if conn.is_keyed(dir) {
-            let hit = Hit {
-                id: ConnId(at),
-                dir,
-            };
-            let there = self.index.remove(self.hash.of(&conn.key(dir)), hit.slot());
-            debug_assert!(there, "a live entry is in the index under its keys");
+            let hash = self.hash.of(&conn.key(dir));
+            self.take_out_hashed(at, dir, hash);
         }
+    }
+
+    /// The same for an entry that has such a key, whose hash is known.
+    #[inline]
+    fn take_out_hashed(&mut self, at: u32, dir: Direction, hash: u64) {
+        let id = ConnId(at);
+        let there = self.index.remove(hash, Hit { id, dir }.slot());
+        debug_assert!(there, "a live entry is in the index under its keys");
     }
 
     /// Forgets a connection and gives it back; `None` when the entry was free already.
@@ -367,14 +369,20 @@ impl<K: Key> ConnTable<K> {
         }
         self.take_out(id.0, Direction::Inbound);
         self.take_out(id.0, Direction::Outbound);
-        self.redirects -= u32::from(conn.redirected_to().is_some());
-        self.resting -= u32::from(conn.is_let_go());
-        let entry = &mut self.entries[id.0 as usize];
+        self.set_free(id.0);
+        Some(conn)
+    }
+
+    /// Gives an entry back that is in the index no more.
+    #[inline]
+    fn set_free(&mut self, at: u32) {
+        let entry = &mut self.entries[at as usize];
+        self.redirects -= u32::from(entry.redirected_to().is_some());
+        self.resting -= u32::from(entry.is_let_go());
         entry.proto = 0; // its timer record stays where it is, for the entry's next user
         entry.side = self.free;
-        self.free = id.0;
+        self.free = at;
         self.live -= 1;
-        Some(conn)
     }
 
     /// Ends a connection, and gives its inbound key free for another one. Its entry only keeps
@@ -397,28 +405,24 @@ impl<K: Key> ConnTable<K> {
         }
     }
 
-    /// Moves a connection to another state; its deadline has been set for it.
-    pub(crate) fn set_state(&mut self, id: ConnId, state: State) {
-        self.entries[id.0 as usize].set_state(state);
-        self.shorten(id);
-    }
-
-    /// Files a record for a deadline that now lies before the one filed. Without room for it
-    /// the connection just stays until the old record comes up.
-    fn shorten(&mut self, id: ConnId) {
-        let (deadline, slot) = {
-            let c = &self.entries[id.0 as usize];
-            (c.deadline, c.wheel_slot)
-        };
-        let fires = self.wheel.fires_at(slot);
-        // Leave room for a record of every free entry.
-        let free = self.entries.len() - self.live as usize;
-        if fires.since(deadline) > 0
-            && self.wheel.spare() > free
-            && let Some(slot) = self.wheel.file(id.0, deadline)
-        {
-            self.entries[id.0 as usize].wheel_slot = slot;
+    /// Moves a connection to another state; its deadline has been set for it. The state before,
+    /// and the connection.
+    #[inline]
+    pub(crate) fn set_state(&mut self, id: ConnId, state: State) -> (State, &Conn<K>) {
+        let conn = &mut self.entries[id.0 as usize];
+        let before = conn.set_state(state);
+        if self.wheel.fires_at(conn.wheel_slot).since(conn.deadline) > 0 {
+            // Leave room for a record of every free entry. Without room for this one the connection
+            // just stays until the old record comes up.
+            let free = self.capacity() - self.live;
+            let conn = &mut self.entries[id.0 as usize];
+            if self.wheel.spare() > free as usize
+                && let Some(slot) = self.wheel.file(id.0, conn.deadline)
+            {
+                conn.wheel_slot = slot;
+            }
         }
+        (before, &self.entries[id.0 as usize])
     }
 
     /// Removes connections that have run out, looking at about `budget` timer records at most;
@@ -441,14 +445,7 @@ impl<K: Key> ConnTable<K> {
                 prefetch(&self.entries[at as usize]);
             }
             // Removing touches both keys' lines: load them for all before the first.
-            for &at in &due.records {
-                let conn = &self.entries[at as usize];
-                if conn.is_live() && conn.wheel_slot == due.slot && conn.deadline.reached(now) {
-                    for hit in keyed(at, conn) {
-                        self.index.prefetch(self.hash.of(&conn.key(hit.dir)));
-                    }
-                }
-            }
+            let mut over = ArrayVec::<_, CHUNK>::new();
             for &at in &due.records {
                 let conn = &mut self.entries[at as usize];
                 if conn.wheel_slot != due.slot {
@@ -459,15 +456,30 @@ impl<K: Key> ConnTable<K> {
                     continue;
                 }
                 if conn.deadline.reached(now) {
-                    if let Some(conn) = self.remove(ConnId(at)) {
-                        gone(&conn);
-                    }
+                    let hashes = BOTH.map(|dir| match conn.is_keyed(dir) {
+                        true => Some(self.hash.of(&conn.key(dir))),
+                        false => None,
+                    });
+                    hashes
+                        .iter()
+                        .flatten()
+                        .for_each(|h| self.index.prefetch(*h));
+                    over.push((at, hashes));
                 } else {
                     let slot = self.wheel.file(at, conn.deadline);
                     debug_assert!(slot.is_some(), "this record was just taken out");
                     conn.wheel_slot = slot.unwrap_or(NO_SLOT);
                     kept(conn);
                 }
+            }
+            for (at, hashes) in over {
+                gone(&self.entries[at as usize]);
+                for (dir, hash) in BOTH.into_iter().zip(hashes) {
+                    if let Some(hash) = hash {
+                        self.take_out_hashed(at, dir, hash);
+                    }
+                }
+                self.set_free(at);
             }
         }
         looked
@@ -490,12 +502,4 @@ impl<K: Key> ConnTable<K> {
         }
         (end < self.fresh).then_some(end)
     }
-}
-
-/// The directions whose packets find entry `at` by their key.
-fn keyed<K: Key>(at: u32, conn: &Conn<K>) -> impl Iterator<Item = Hit> {
-    let id = ConnId(at);
-    let keyed = [Direction::Inbound, Direction::Outbound].map(|dir| (dir, conn.is_keyed(dir)));
-    let keyed = keyed.into_iter().filter(|(_, keyed)| *keyed);
-    keyed.map(move |(dir, _)| Hit { id, dir })
 }

@@ -63,6 +63,17 @@ impl<'a> Supply<'a> {
         Supply { v4, v6, ports }
     }
 
+    /// The key of a server's answers to local address number `at`, but for its port; `None` without
+    /// such an address.
+    #[inline(always)]
+    fn reply<K: Key>(&self, proto: Proto, server: SocketAddr, at: u32) -> Option<K> {
+        let lip = match server {
+            SocketAddr::V4(_) => IpAddr::V4(*self.v4.get(at as usize)?),
+            SocketAddr::V6(_) => IpAddr::V6(*self.v6.get(at as usize)?),
+        };
+        K::between(proto, server, SocketAddr::new(lip, 0))
+    }
+
     fn count_towards(&self, server: SocketAddr) -> usize {
         match server {
             SocketAddr::V4(_) => self.v4.len(),
@@ -105,6 +116,18 @@ struct Candidate<K> {
     hash: u64,
 }
 
+impl<K: Key> Candidate<K> {
+    /// Whether it is the port of such an address for such a server still: it may have been worked
+    /// out for another server, or of an older address list.
+    #[inline(always)]
+    fn fits(&self, proto: Proto, server: SocketAddr, at: u32, supply: &Supply<'_>) -> bool {
+        let reply = &self.reply;
+        supply.reply(proto, server, at)
+            == Some(K::of(reply.addrs(), reply.ports() & !0xffff, reply.proto()))
+            && supply.ports.contains(reply.dport())
+    }
+}
+
 /// The server's side of a lease, and where it looks what is free.
 #[derive(Clone, Copy)]
 struct Wanted<'a, K: Key> {
@@ -119,11 +142,7 @@ impl<K: Key> Wanted<'_, K> {
     /// The reply key with local address number `at`, but for its port; `None` without an address.
     #[inline]
     fn bare(&self, at: u32) -> Option<K> {
-        let lip = match self.server {
-            SocketAddr::V4(_) => IpAddr::V4(*self.supply.v4.get(at as usize)?),
-            SocketAddr::V6(_) => IpAddr::V6(*self.supply.v6.get(at as usize)?),
-        };
-        K::between(self.proto, self.server, SocketAddr::new(lip, 0))
+        self.supply.reply(self.proto, self.server, at)
     }
 
     /// Of the ports there are to lease, those that lead answers to `bucket`.
@@ -141,19 +160,12 @@ impl<K: Key> Wanted<'_, K> {
 
 impl<K: Key> Cursor<K> {
     /// Takes the next candidate; `None` without an address, or when no port leads here.
-    #[inline]
     fn next(&mut self, own: &[u8], wanted: &Wanted<'_, K>) -> Option<Candidate<K>> {
+        let (proto, server, supply) = (wanted.proto, wanted.server, &wanted.supply);
         let mut next = self.ahead.pop();
-        if let Some(candidate) = next {
-            // It may be another server's, or of an older address list.
-            let reply = &candidate.reply;
-            let bare = K::of(reply.addrs(), reply.ports() & !0xffff, reply.proto());
-            let fits = wanted.bare(self.ahead_of) == Some(bare)
-                && wanted.supply.ports.contains(reply.dport());
-            if !fits {
-                self.ahead.clear();
-                next = None;
-            }
+        if next.is_some_and(|next| !next.fits(proto, server, self.ahead_of, supply)) {
+            self.ahead.clear();
+            next = None;
         }
         if next.is_none() {
             self.look_ahead(own, wanted);
@@ -165,7 +177,7 @@ impl<K: Key> Cursor<K> {
         next
     }
 
-    /// Works candidates out, if there are any at all, and starts loading their index lines.
+    /// Works candidates out where there are none left, if there are any at all, and starts loading their index lines.
     fn look_ahead(&mut self, own: &[u8], wanted: &Wanted<'_, K>) {
         let addresses = wanted.supply.count_towards(wanted.server) as u32;
         // Of few ports, none may lead to a bucket: through all of them once.
@@ -239,6 +251,7 @@ impl<K: Key> LocalPorts<K> {
 
     /// The next free local address and port towards `server`, oldest use first. Under shortage
     /// the port of a connection in TIME_WAIT or CLOSE, which has to go then.
+    #[inline]
     #[must_use]
     pub fn lease(
         &mut self,
@@ -269,7 +282,18 @@ impl<K: Key> LocalPorts<K> {
         server: SocketAddr,
         supply: Supply<'_>,
     ) -> Option<Leased<K>> {
-        let cursor = &mut self.cursors[cursor as usize % CURSORS];
+        let at = cursor as usize % CURSORS;
+        let cursor = &mut self.cursors[at];
+        // Nearly always one is left that was worked out before, and free.
+        if let [.., next] = cursor.ahead[..]
+            && cursor.ahead.len() > 1
+            && next.fits(proto, server, cursor.ahead_of, &supply)
+            && conns.lookup(next.hash, &next.reply).is_none()
+        {
+            cursor.ahead.pop();
+            let (reply, early) = (next.reply, None);
+            return Some(Leased { reply, early });
+        }
         let wanted = Wanted {
             steer,
             conns,
@@ -277,9 +301,17 @@ impl<K: Key> LocalPorts<K> {
             server,
             supply,
         };
+        self.look_for(at, &wanted)
+    }
+
+    /// Goes through candidates until one is free.
+    #[inline(never)]
+    fn look_for(&mut self, cursor: usize, wanted: &Wanted<'_, K>) -> Option<Leased<K>> {
+        let cursor = &mut self.cursors[cursor];
+        let conns = wanted.conns;
         let mut early = None;
         for _ in 0..PROBES {
-            let Some(Candidate { reply, hash }) = cursor.next(&self.own, &wanted) else {
+            let Some(Candidate { reply, hash }) = cursor.next(&self.own, wanted) else {
                 break;
             };
             let Some(Hit { id, .. }) = conns.lookup(hash, &reply) else {

@@ -52,15 +52,16 @@ pub fn of_header(header: &[u8; 20]) -> u16 {
 pub struct Diff(pub u16);
 
 impl Diff {
-    /// The difference of replacing each `(old, new)` pair of 32-bit words.
+    /// The difference of replacing each `(old, new)` pair of 32-bit words, fewer than 2^31 of them.
+    #[inline]
     #[must_use]
     pub fn of(words: &[(u32, u32)]) -> Diff {
-        let mut sum = 0u32;
-        for &(old, new) in words {
-            let (old, new) = (!old, new);
-            sum += (old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff);
-        }
-        Diff(fold(sum))
+        let parts = words
+            .iter()
+            .map(|&(old, new)| u64::from(!old) + u64::from(new));
+        let sum: u64 = parts.sum();
+        let sum = (sum & 0xffff_ffff) + (sum >> 32); // at most 33 bits, and so on as in `fold`
+        Diff(fold((sum & 0xffff) as u32 + (sum >> 16) as u32))
     }
 
     /// The difference of this rewrite and another one.

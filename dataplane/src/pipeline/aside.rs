@@ -257,10 +257,16 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// The connection between families that an IPv4 packet belongs to: these are kept among the
     /// IPv6 ones.
+    #[inline]
     pub(super) fn find_translated<K: Family>(&self, flow: &Flow<K>) -> Option<(Flow<Key6>, Hit)> {
-        if flow.key.source().is_ipv6() || self.sides.v6.conns.is_empty() {
-            return None;
+        match flow.key.source().is_ipv6() || self.sides.v6.conns.is_empty() {
+            true => None,
+            false => self.look_for_translated(flow),
         }
+    }
+
+    #[inline(never)]
+    fn look_for_translated<K: Family>(&self, flow: &Flow<K>) -> Option<(Flow<Key6>, Hit)> {
         let key = flow.key.widened();
         let conns = &self.sides.v6.conns;
         let hit = conns.lookup(conns.hash(&key), &key)?;
@@ -270,15 +276,17 @@ impl<Q: PortQueue> Worker<Q> {
     /// For a packet from a virtual address, which may be the answer of a DR or TUN server that is
     /// routed through the director: who owns its connection, and that connection if we do. It
     /// has the client's key, reversed.
+    #[inline]
     pub(super) fn find_answered<K: Family>(&self, flow: &Flow<K>) -> Option<(CoreId, Option<Hit>)> {
-        if !self.snapshot.address_use(flow.key.source().ip()).vip {
-            return None;
+        match self.snapshot.address_use(flow.key.source().ip()).vip {
+            true => Some(self.answered(flow)),
+            false => None,
         }
-        Some(self.answered(flow))
     }
 
     /// Who owns the connection that a packet would be a DR or TUN server's answer of, and that
     /// connection if we do.
+    #[inline(never)]
     pub(super) fn answered<K: Family>(&self, flow: &Flow<K>) -> (CoreId, Option<Hit>) {
         let key = flow.key.reversed();
         let owner = self.steer.owner(&key);

@@ -50,6 +50,7 @@ type Own<F, K> = (F, Flow<K>);
 impl<Q: PortQueue> Worker<Q> {
     /// Sees to it that the server of a new connection is told its client's address, if its
     /// service wants that. `says`: the first packet's flags.
+    #[inline(always)]
     pub(super) fn begin_carrying<K: Family>(&mut self, id: ConnId, says: u8, now: Tick) {
         if self.expected.is_on() && self.begin_helping::<K>(id, says, now) {
             return; // a data connection: no more than its files

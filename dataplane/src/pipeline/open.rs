@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use super::family::Family;
+use super::quic::ByCid;
 use super::syn_proxy::may_prove;
 use super::{one_packet, quic};
 use crate::conn::entry::{Flags, NewConn};
@@ -90,6 +91,19 @@ impl<Q: PortQueue> Worker<Q> {
         &mut self,
         first: First<'_>,
         flow: &Flow<K>,
+        progress: Progress,
+        now: Tick,
+    ) -> Result<Opened, Refusal> {
+        self.open_here(first, flow, progress, now)
+    }
+
+    /// The same, compiled into its caller: where that knows that nothing was asked so far, as of
+    /// nearly every packet, what follows need not find out.
+    #[inline(always)]
+    pub(super) fn open_here<K: Family>(
+        &mut self,
+        first: First<'_>,
+        flow: &Flow<K>,
         mut progress: Progress,
         now: Tick,
     ) -> Result<Opened, Refusal> {
@@ -131,32 +145,22 @@ impl<Q: PortQueue> Worker<Q> {
         }
         let sloppy = self.snapshot.rules.sloppy_tcp;
         self.proxies.admits(service, k.proto(), flow.says, sloppy)?;
-        let (id, persistence) = (service.id, service.policy.persistence);
-        if let Some(persistence) = persistence {
-            self.persist(first, flow, (id, persistence), progress, now)?;
-        }
-        self.open_to(first, id, flow, *progress, now)
-    }
-
-    /// Opens a connection of this service.
-    #[inline(always)]
-    fn open_to<K: Family>(
-        &mut self,
-        first: First<'_>,
-        service: ServiceId,
-        flow: &Flow<K>,
-        mut progress: Progress,
-        now: Tick,
-    ) -> Result<Opened, Refusal> {
-        let service = self.snapshot.service(service);
-        let service = service.ok_or(DropReason::NoServer)?;
-        let k = &flow.key;
-        let to = k.destination();
+        let service = match service.policy.persistence {
+            None => service,
+            Some(persistence) => {
+                let id = service.id;
+                *progress = self.persist(first, flow, (id, persistence), *progress, now)?;
+                self.snapshot.service(id).ok_or(DropReason::NoServer)?
+            }
+        };
         let flags = one_packet::flags(service, k, first.part.is_none());
         let flags = flags.with(quic::flags(service, k));
-        let by_cid = self.by_cid(service, first.frame, flow);
+        let by_cid = match &service.policy.quic {
+            None => ByCid::default(),
+            Some(_) => self.by_cid(service, first.frame, flow),
+        };
         let request = Request {
-            source: k.source(),
+            source: from,
             destination: to.ip(),
             key: by_cid.key,
             now,
@@ -176,63 +180,75 @@ impl<Q: PortQueue> Worker<Q> {
                 // does FTP's for a data connection.
                 address.set_port(to.port());
             }
-            let new = |inbound, outbound| NewConn {
-                inbound,
+            let new = |outbound| NewConn {
+                inbound: *k,
                 outbound,
                 server_id: id,
                 mode,
                 flags,
             };
-            if mode == ForwardMode::fullnat {
-                let lips = &service.local_addresses;
-                let (steer, proto) = (&self.steer, k.proto());
-                if address.is_ipv6() == k.source().is_ipv6() {
-                    let side = K::side_mut(&mut self.sides);
-                    let leased =
-                        side.local_ports
-                            .lease(steer, &side.conns, proto, id, address, lips);
-                    let leased = leased.ok_or(DropReason::LipExhausted)?;
-                    self.give_up_early::<K>(leased.early);
-                    let id = self.insert(&new(*k, leased.reply), now)?;
+            let (answers, early) = if mode == ForwardMode::fullnat {
+                if address.is_ipv6() != from.is_ipv6() {
+                    let service = service.id;
+                    let id = self.open_translated(service, k, (id, address), flags, now)?;
+                    return Ok(Opened::Translated(id));
+                }
+                let (side, lips) = (K::side_mut(&mut self.sides), &service.local_addresses);
+                let (ports, conns) = (&mut side.local_ports, &side.conns);
+                let leased = ports.lease(&self.steer, conns, k.proto(), id, address, lips);
+                let leased = leased.ok_or(DropReason::LipExhausted)?;
+                (leased.reply, leased.early)
+            } else {
+                let answers = answers_of(k, mode, address);
+                (answers.ok_or(DropReason::NoServer)?, None)
+            };
+            if mode == ForwardMode::nat {
+                if flags.has(Flags::ONE_PACKET)
+                    && let Some(id) = self.datagrams_before(k, &answers, id)
+                {
                     return Ok(Opened::Same(id));
                 }
-                let side = &mut self.sides.v6;
-                let leased = side
-                    .local_ports
-                    .lease(steer, &side.conns, proto, id, address, lips);
-                let leased = leased.ok_or(DropReason::LipExhausted)?;
-                self.give_up_early::<Key6>(leased.early);
-                let conn = NewConn {
-                    inbound: k.widened(),
-                    outbound: leased.reply,
-                    server_id: id,
-                    mode,
-                    flags: flags.with(Flags::TRANSLATED),
-                };
-                return Ok(Opened::Translated(self.insert(&conn, now)?));
+                let owner = self.steer.owner(&answers);
+                if owner != self.steer.me() {
+                    return Err(self.ask_for(owner, (k, &answers), id, *progress));
+                }
+                let conns = &K::side(&self.sides).conns;
+                if conns.lookup(conns.hash(&answers), &answers).is_some() {
+                    progress.tries += 1;
+                    continue;
+                }
             }
-            let Some(answers) = answers_of(k, mode, address) else {
-                return Err(DropReason::NoServer.into());
-            };
-            if mode != ForwardMode::nat {
-                return Ok(Opened::Same(self.insert(&new(*k, answers), now)?));
-            }
-            if flags.has(Flags::ONE_PACKET)
-                && let Some(id) = self.datagrams_before(k, &answers, id)
-            {
-                return Ok(Opened::Same(id));
-            }
-            let owner = self.steer.owner(&answers);
-            if owner != self.steer.me() {
-                return Err(self.ask_for(owner, (k, &answers), id, progress));
-            }
-            let conns = &K::side(&self.sides).conns;
-            if conns.lookup(conns.hash(&answers), &answers).is_none() {
-                return Ok(Opened::Same(self.insert(&new(*k, answers), now)?));
-            }
-            progress.tries += 1;
+            let new = new(answers);
+            self.give_up_early::<K>(early);
+            return Ok(Opened::Same(self.insert(&new, now)?));
         }
         Err(DropReason::ReplyKeyTaken.into())
+    }
+
+    /// Opens a FULL-NAT connection whose server is of the other family.
+    #[inline(never)]
+    fn open_translated<K: Family>(
+        &mut self,
+        service: ServiceId,
+        inbound: &K,
+        (id, address): (ServerId, SocketAddr),
+        flags: Flags,
+        now: Tick,
+    ) -> Result<ConnId, DropReason> {
+        let service = self.snapshot.service(service);
+        let lips = &service.ok_or(DropReason::NoServer)?.local_addresses;
+        let (ports, conns) = (&mut self.sides.v6.local_ports, &self.sides.v6.conns);
+        let leased = ports.lease(&self.steer, conns, inbound.proto(), id, address, lips);
+        let leased = leased.ok_or(DropReason::LipExhausted)?;
+        self.give_up_early::<Key6>(leased.early);
+        let new = NewConn {
+            inbound: inbound.widened(),
+            outbound: leased.reply,
+            server_id: id,
+            mode: ForwardMode::fullnat,
+            flags: flags.with(Flags::TRANSLATED),
+        };
+        self.insert(&new, now)
     }
 
     /// The owner of a NAT connection's answers is to be asked for their key.
@@ -327,7 +343,6 @@ impl<Q: PortQueue> Worker<Q> {
             }
         };
         self.counters.conns_opened.add(1);
-        self.counters.conns.set(self.sides.len());
         if let Some(cells) = self.counters.servers.get(new.server_id) {
             cells.conns.add(1);
             cells.inactive.add(1); // state NONE; the packet makes it active
@@ -347,7 +362,6 @@ impl<Q: PortQueue> Worker<Q> {
                 self.limits.gone(&self.snapshot, &conn);
                 self.proxies.gone(&conn, &self.snapshot);
             }
-            self.counters.conns.set(self.sides.len());
             if let Some(keys) = redirected_keys(&conn) {
                 self.release(keys);
             }
@@ -397,6 +411,7 @@ pub(super) fn bad_source(from: SocketAddr) -> bool {
 }
 
 /// The service that a packet without a connection may open one to.
+#[inline(always)]
 fn wanted_service<'a, K: Key>(
     snapshot: &'a Snapshot,
     first: First<'_>,
@@ -439,6 +454,7 @@ pub(super) fn may_open<K: Key>(snapshot: &Snapshot, flow: &Flow<K>) -> bool {
 }
 
 /// The server for a new connection, with a place under its threshold.
+#[inline]
 pub(super) fn pick_server(
     service: &Service,
     request: &Request,
@@ -447,6 +463,23 @@ pub(super) fn pick_server(
 ) -> Result<ServerId, DropReason> {
     let memory = memories.get_mut(service.id.0 as usize);
     let memory = memory.ok_or(DropReason::NoServer)?;
+    let (servers, scheduler) = (&service.servers, &service.scheduler);
+    if loads.guards_any() {
+        return pick_with_place(service, request, loads, memory);
+    }
+    let at = scheduler.pick(servers, loads, request, memory);
+    let chosen = at.and_then(|at| servers.get(at));
+    Ok(chosen.ok_or(DropReason::NoServer)?.id)
+}
+
+/// The same where servers have thresholds.
+#[inline(never)]
+fn pick_with_place(
+    service: &Service,
+    request: &Request,
+    loads: &mut Loads,
+    memory: &mut Memory,
+) -> Result<ServerId, DropReason> {
     let servers = &service.servers;
     loads.review_overloaded(servers.iter().map(|candidate| candidate.id));
     // A server without a place is overloaded from then on, so none is chosen twice.

@@ -65,7 +65,6 @@ impl<Q: PortQueue> Worker<Q> {
             if let Some(template) = template {
                 self.tell_template(template, Heard::Gone);
             }
-            self.counters.conns.set(self.sides.len());
         } else {
             self.close::<K>(id);
         }

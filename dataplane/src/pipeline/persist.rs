@@ -47,18 +47,19 @@ fn call_id<K: Key>(frame: &[u8], flow: &Flow<K>) -> u64 {
 }
 
 impl<Q: PortQueue> Worker<Q> {
-    /// Finds out which server the client's template names, or has its home asked.
+    /// Finds out which server the client's template names, or has its home asked. What is known
+    /// then.
     #[inline(never)]
     pub(super) fn persist<K: Family>(
         &mut self,
         first: First<'_>,
         flow: &Flow<K>,
         (service, persistence): (ServiceId, Persistence),
-        progress: &mut Progress,
+        mut progress: Progress,
         now: Tick,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Progress, Refusal> {
         if progress.server.is_some() {
-            return Ok(());
+            return Ok(progress);
         }
         if let Some(reason) = progress.refused {
             return Err(reason.into());
@@ -81,7 +82,8 @@ impl<Q: PortQueue> Worker<Q> {
                 key: None,
                 now,
             };
-            return Ok(self.name(persistence, &key, &request, progress)?);
+            self.name(persistence, &key, &request, &mut progress)?;
+            return Ok(progress);
         }
         let of = first.part.unwrap_or(FragmentOf::Flow {
             key: flow.key.widened(),
@@ -90,7 +92,7 @@ impl<Q: PortQueue> Worker<Q> {
             len: 0,
         });
         let question = Question { of, key };
-        self.asking = Some((home, Message::Template(question, *progress)));
+        self.asking = Some((home, Message::Template(question, progress)));
         Err(Refusal::Ask)
     }
 
@@ -229,16 +231,19 @@ impl<Q: PortQueue> Worker<Q> {
     /// Notes on a connection which template controls it, or gives back what was counted for none:
     /// nothing was opened, or (one-packet scheduling) a connection that is counted already. With a
     /// further question the template travels on.
-    #[inline]
+    #[inline(always)]
     pub(super) fn controlled<K: Family>(
         &mut self,
         progress: &Progress,
         opened: &Result<Opened, Refusal>,
     ) {
-        let template = progress.template;
-        if template.is_none() {
-            return;
+        if progress.template.is_some() {
+            self.note_template::<K>(*progress, opened);
         }
+    }
+
+    fn note_template<K: Family>(&mut self, progress: Progress, opened: &Result<Opened, Refusal>) {
+        let template = progress.template;
         let before = match opened {
             Ok(Opened::Same(id)) => {
                 let conns = &mut K::side_mut(&mut self.sides).conns;
@@ -246,7 +251,7 @@ impl<Q: PortQueue> Worker<Q> {
             }
             Ok(Opened::Translated(id)) => self.sides.v6.conns.get_mut(*id).set_template(template),
             Err(Refusal::Ask) => None,
-            Err(_) => return self.not_needed(progress),
+            Err(_) => return self.not_needed(&progress),
         };
         if let Some(before) = before {
             self.tell_template(before, Heard::Gone);

@@ -115,7 +115,7 @@ impl<F> SynProxies<F> {
     ///
     /// # Errors
     /// What is to be done with it instead.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admits(
         &mut self,
         service: &Service,
@@ -130,6 +130,7 @@ impl<F> SynProxies<F> {
         self.admits_tcp(service, says, sloppy)
     }
 
+    #[inline(never)]
     fn admits_tcp(&mut self, service: &Service, says: u8, sloppy: bool) -> Result<(), Refusal> {
         let policy = &service.policy.syn_proxy;
         let (limit, proof) = (self.limit(service), self.proof);
@@ -157,6 +158,12 @@ impl<F> SynProxies<F> {
             }
             _ => Err(Refusal::Unproven(DropReason::InvalidCookie, policy.resets)),
         }
+    }
+
+    /// Whether the packet in hand was asked what it proves.
+    #[inline]
+    pub(super) fn has_proof(&self) -> bool {
+        self.proof != Proof::Nothing
     }
 
     /// What the packet in hand proves: nothing, or what its client had offered.
@@ -195,13 +202,14 @@ pub(super) fn may_prove(service: &Service, says: u8) -> bool {
 
 impl<Q: PortQueue> Worker<Q> {
     /// Notes what a packet without a connection proves, before one is opened for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn note_proof<K: Family>(&mut self, frame: &Q::Frame, flow: &Flow<K>, now: Tick) {
         if self.proxies.used && flow.says & (SYN | RST | ACK) == ACK {
             self.check_proof(frame, flow, now);
         }
     }
 
+    #[inline(never)]
     fn check_proof<K: Family>(&mut self, frame: &Q::Frame, flow: &Flow<K>, now: Tick) {
         if flow.key.proto() != Proto::Tcp {
             return;

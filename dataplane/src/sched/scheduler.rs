@@ -190,23 +190,46 @@ impl Scheduler {
         request: &Request,
         memory: &mut Memory,
     ) -> Option<usize> {
-        let mut pick = |loads: &Loads| {
-            let view = View {
-                servers,
-                table: &self.prepared.table,
-                options: self.options,
-                loads,
-                request,
-            };
-            self.kind.pick(view, memory)
+        let at = self.choose(servers, loads, request, memory);
+        match self.kind.counts() {
+            true => self.check(at, servers, loads, request, memory),
+            false => at,
+        }
+    }
+
+    #[inline(always)]
+    fn choose(
+        &self,
+        servers: &[Candidate],
+        loads: &Loads,
+        request: &Request,
+        memory: &mut Memory,
+    ) -> Option<usize> {
+        let view = View {
+            servers,
+            table: &self.prepared.table,
+            options: self.options,
+            loads,
+            request,
         };
-        let mut at = pick(loads);
-        // A server that looks idle may only look so until the next reading, and to all cores: ask
-        // before going there.
+        self.kind.pick(view, memory)
+    }
+
+    /// A server that looks idle may only look so until the next reading, and to all cores: asks
+    /// before one goes there.
+    #[inline(never)]
+    fn check(
+        &self,
+        mut at: Option<usize>,
+        servers: &[Candidate],
+        loads: &mut Loads,
+        request: &Request,
+        memory: &mut Memory,
+    ) -> Option<usize> {
         for _ in 0..CHECKS {
             match at.and_then(|at| servers.get(at)) {
-                Some(server) if self.kind.counts() && loads.has_grown(server.id) => {
-                    at = pick(loads);
+                Some(server) if loads.has_grown(server.id) => {
+                    at = self.choose(servers, loads, request, memory);
                 }
                 _ => break,
             }

@@ -96,6 +96,12 @@ impl Loads {
         }
     }
 
+    /// Whether any server has thresholds.
+    #[inline]
+    pub(crate) fn guards_any(&self) -> bool {
+        !self.guarded.is_empty()
+    }
+
     /// Takes a place at a server for one connection; `false` when it has none left, and then it
     /// counts as overloaded. A server without an upper threshold has as many as are wanted.
     #[inline]
@@ -168,9 +174,7 @@ impl Loads {
     /// A connection opened to the server: it takes the place that was reserved.
     #[inline]
     pub(crate) fn opened(&mut self, id: ServerId) {
-        if let Some(known) = self.known.get(id.0 as usize)
-            && known.guarded.is_some()
-        {
+        if self.guards_any() && self.are_guarded(id) {
             if let Some(cells) = self.own.servers.get(id) {
                 give_back(cells);
             }

@@ -20,6 +20,7 @@ use crate::sched::Scheduler;
 use crate::types::{Proto, ServerId, ServiceId};
 
 mod classifier;
+mod exact;
 mod key;
 mod marks;
 mod persistence;
@@ -38,6 +39,7 @@ pub use policy::{Excess, Limits, Policy, Rates, ServerPolicy, Thresholds};
 pub use quic::{Quic, QuicLb, QuicServerId};
 pub use snat::{SnatPool, SnatRule, SnatRules};
 
+use exact::Exact;
 use ranges::Ranges;
 
 /// A virtual service.
@@ -183,7 +185,7 @@ pub struct Snapshot {
     /// What SYN cookies are made with.
     pub cookies: Cookies,
     services: Vec<Option<Arc<Service>>>,
-    by_key: HashMap<(u128, u32), ServiceId, RandomState>,
+    by_address: Exact,
     /// Services of marked packets, by mark and whether they are IPv6's.
     by_mark: HashMap<(Mark, bool), ServiceId, RandomState>,
     marks: Arc<Marks>,
@@ -230,9 +232,14 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn marked(&self, asked: &Asked) -> Option<&Service> {
-        if self.by_mark.is_empty() {
-            return None;
+        match self.by_mark.is_empty() {
+            true => None,
+            false => self.of_mark(asked),
         }
+    }
+
+    #[inline(never)]
+    fn of_mark(&self, asked: &Asked) -> Option<&Service> {
         let mark = self.marks.of(asked)?;
         let id = self.by_mark.get(&(mark, asked.destination.is_ipv6()))?;
         self.service(*id)
@@ -243,15 +250,14 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn addressed_exactly(&self, asked: &Asked) -> Option<&Service> {
-        let (vip, port) = (asked.destination.ip(), asked.destination.port());
-        self.service(*self.by_key.get(&packed(asked.proto, vip, port))?)
+        self.service(self.by_address.get(asked.proto, asked.destination)?)
     }
 
     /// The service of the address that the packet wants to go to.
     #[must_use]
     pub fn addressed(&self, asked: &Asked) -> Option<&Service> {
         let vip = asked.destination.ip();
-        let at = |port| self.by_key.get(&packed(asked.proto, vip, port)).copied();
+        let at = |port| self.by_address.get(asked.proto, (vip, port).into());
         let id = at(asked.destination.port());
         let id = id.or_else(|| if self.has_ftp { self.ftp(asked) } else { None });
         let id = id.or_else(
@@ -269,15 +275,16 @@ impl Snapshot {
     fn ftp(&self, asked: &Asked) -> Option<ServiceId> {
         let port = asked.destination.port();
         let is_data = asked.proto == Proto::Tcp && (port == FTP_DATA || port >= 1024);
-        let key = packed(Proto::Tcp, asked.destination.ip(), FTP);
-        let id = self.by_key.get(&key).copied().filter(|_| is_data)?;
+        let control = (asked.destination.ip(), FTP).into();
+        let id = self.by_address.get(Proto::Tcp, control);
+        let id = id.filter(|_| is_data)?;
         self.service(id)?.policy.persistence.map(|_| id)
     }
 
     /// Whether a service of its own has this address and port.
     #[must_use]
     pub fn listens(&self, proto: Proto, at: SocketAddr) -> bool {
-        self.by_key.contains_key(&packed(proto, at.ip(), at.port()))
+        self.by_address.get(proto, at).is_some()
     }
 
     /// The marking rules.
@@ -372,10 +379,16 @@ impl Snapshot {
     #[must_use]
     pub fn address_use(&self, addr: IpAddr) -> AddressUse {
         let (word, bit) = sieve(bits(addr));
-        let used = match self.sieve[word] & bit {
-            0 => AddressUse::default(),
-            _ => self.addresses.get(&bits(addr)).copied().unwrap_or_default(),
-        };
+        match self.sieve[word] & bit == 0 && self.ranges.is_none() {
+            true => AddressUse::default(),
+            false => self.look_up_use(addr),
+        }
+    }
+
+    #[inline(never)]
+    fn look_up_use(&self, addr: IpAddr) -> AddressUse {
+        let used = self.addresses.get(&bits(addr)).copied();
+        let used = used.unwrap_or_default();
         match &self.ranges {
             None => used,
             Some(ranges) => AddressUse {
@@ -521,11 +534,11 @@ impl SnapshotBuilder {
             let used = self.addresses.entry(bits(end.address.ip())).or_default();
             used.tunnel_end = true;
         }
-        let (mut by_key, mut by_mark) = (HashMap::default(), HashMap::default());
+        let (mut by_address, mut by_mark) = (Exact::default(), HashMap::default());
         for service in self.services.iter().flatten() {
             match service.key {
                 ServiceKey::Address { proto, vip, port } => {
-                    by_key.insert(packed(proto, vip, port), service.id);
+                    by_address.insert(proto, (vip, port).into(), service.id);
                 }
                 ServiceKey::Mark { mark, v6 } => {
                     by_mark.insert((mark, v6), service.id);
@@ -572,7 +585,7 @@ impl SnapshotBuilder {
             rules: self.rules,
             cookies: self.cookies,
             services: self.services,
-            by_key,
+            by_address,
             by_mark,
             marks: self.marks,
             snat: self.snat,
@@ -588,17 +601,11 @@ impl SnapshotBuilder {
     }
 }
 
-/// An address as one number to hash, an IPv4 one IPv4-mapped: three look-ups an opening, each a
-/// few ns dearer when an enum is hashed.
+/// An address as one number to hash, an IPv4 one IPv4-mapped: some ns cheaper than an enum.
 #[inline]
 fn bits(addr: IpAddr) -> u128 {
     match addr {
         IpAddr::V4(addr) => 0xffff << 32 | u128::from(u32::from(addr)),
         IpAddr::V6(addr) => u128::from(addr),
     }
-}
-
-#[inline]
-fn packed(proto: Proto, vip: IpAddr, port: u16) -> (u128, u32) {
-    (bits(vip), u32::from(port) << 8 | proto as u32)
 }

@@ -83,7 +83,6 @@ fn expire_in<Q: PortQueue, K: Family>(worker: &mut Worker<Q>, now: Tick) -> usiz
     );
     if expired > 0 {
         counters.conns_expired.add(expired);
-        counters.conns.set(worker.sides.len());
     }
     worker.pass_lingering(&lingering, now);
     worker.pass_notes(&notes.borrow()); // 11 kB, not to be moved

@@ -37,13 +37,14 @@ impl<F> SynProxies<F> {
 
 impl<Q: PortQueue> Worker<Q> {
     /// Counts a connection that was opened without proof, for services that watch for floods.
-    #[inline]
+    #[inline(always)]
     pub(in crate::pipeline) fn note_opened<K: Family>(&mut self, id: ConnId) {
         if self.proxies.automatic {
             self.count_half_open::<K>(id);
         }
     }
 
+    #[inline(never)]
     fn count_half_open<K: Family>(&mut self, id: ConnId) {
         let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
         let service = self.snapshot.server(conn.server_id());
