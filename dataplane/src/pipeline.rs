@@ -384,10 +384,10 @@ impl<Q: PortQueue> Worker<Q> {
     #[inline(never)]
     fn change_state<K: Family>(&mut self, id: ConnId, after: State) {
         let conns = &mut K::side_mut(&mut self.sides).conns;
-        let (before, conn) = conns.set_state(id, after);
-        let (server, is_watched) = (conn.server_id(), conn.is_watched());
+        let before = conns.set_state(id, after);
+        let conn = conns.get(id);
         if before.is_active() != after.is_active()
-            && let Some(cells) = self.counters.servers.get(server)
+            && let Some(cells) = self.counters.servers.get(conn.server_id())
         {
             let (from, to) = match after.is_active() {
                 true => (&cells.inactive, &cells.active),
@@ -396,7 +396,7 @@ impl<Q: PortQueue> Worker<Q> {
             from.sub(1);
             to.add(1);
         }
-        if is_watched {
+        if conn.is_watched() {
             self.note_state::<K>(id, after);
         }
     }

@@ -434,6 +434,13 @@ impl<K: Key> Conn<K> {
         K::of(self.addrs[d], self.ports[d], self.proto())
     }
 
+    /// The keys of both directions' packets on arrival, the inbound one first.
+    #[inline]
+    pub(super) fn keys(&self) -> [K; 2] {
+        let proto = self.proto();
+        [0, 1].map(|d| K::of(self.addrs[d], self.ports[d], proto))
+    }
+
     /// Packets of `dir` leave with this key: the answer to the other direction's.
     #[inline]
     #[must_use]

@@ -130,7 +130,7 @@ impl Index {
     }
 
     /// Whether one look says that no key of this hash is there; most that are not are found so.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lacks(&self, hash: u64) -> bool {
         let line = &self.lines[self.primary(hash)];
         line.spill == 0 && line.matches(tag_of(hash)) == 0

@@ -405,24 +405,29 @@ impl<K: Key> ConnTable<K> {
         }
     }
 
-    /// Moves a connection to another state; its deadline has been set for it. The state before,
-    /// and the connection.
+    /// Moves a connection to another state; its deadline has been set for it. The state before.
     #[inline]
-    pub(crate) fn set_state(&mut self, id: ConnId, state: State) -> (State, &Conn<K>) {
+    pub(crate) fn set_state(&mut self, id: ConnId, state: State) -> State {
         let conn = &mut self.entries[id.0 as usize];
         let before = conn.set_state(state);
         if self.wheel.fires_at(conn.wheel_slot).since(conn.deadline) > 0 {
-            // Leave room for a record of every free entry. Without room for this one the connection
-            // just stays until the old record comes up.
-            let free = self.capacity() - self.live;
-            let conn = &mut self.entries[id.0 as usize];
-            if self.wheel.spare() > free as usize
-                && let Some(slot) = self.wheel.file(id.0, conn.deadline)
-            {
-                conn.wheel_slot = slot;
-            }
+            self.file_sooner(id);
         }
-        (before, &self.entries[id.0 as usize])
+        before
+    }
+
+    /// Files a record for a deadline that now lies before the one filed. Without room for it
+    /// the connection just stays until the old record comes up.
+    #[inline(never)]
+    fn file_sooner(&mut self, id: ConnId) {
+        // Leave room for a record of every free entry.
+        let free = self.free() as usize;
+        let conn = &mut self.entries[id.0 as usize];
+        if self.wheel.spare() > free
+            && let Some(slot) = self.wheel.file(id.0, conn.deadline)
+        {
+            conn.wheel_slot = slot;
+        }
     }
 
     /// Removes connections that have run out, looking at about `budget` timer records at most;
@@ -456,14 +461,8 @@ impl<K: Key> ConnTable<K> {
                     continue;
                 }
                 if conn.deadline.reached(now) {
-                    let hashes = BOTH.map(|dir| match conn.is_keyed(dir) {
-                        true => Some(self.hash.of(&conn.key(dir))),
-                        false => None,
-                    });
-                    hashes
-                        .iter()
-                        .flatten()
-                        .for_each(|h| self.index.prefetch(*h));
+                    let hashes = conn.keys().map(|key| self.hash.of(&key));
+                    hashes.iter().for_each(|hash| self.index.prefetch(*hash));
                     over.push((at, hashes));
                 } else {
                     let slot = self.wheel.file(at, conn.deadline);
@@ -472,12 +471,15 @@ impl<K: Key> ConnTable<K> {
                     kept(conn);
                 }
             }
-            for (at, hashes) in over {
-                gone(&self.entries[at as usize]);
-                for (dir, hash) in BOTH.into_iter().zip(hashes) {
-                    if let Some(hash) = hash {
-                        self.take_out_hashed(at, dir, hash);
-                    }
+            for &(at, [inbound, outbound]) in &over {
+                let conn = &self.entries[at as usize];
+                gone(conn);
+                let flags = conn.flags();
+                if flags.is_keyed(Direction::Inbound) {
+                    self.take_out_hashed(at, Direction::Inbound, inbound);
+                }
+                if flags.is_keyed(Direction::Outbound) {
+                    self.take_out_hashed(at, Direction::Outbound, outbound);
                 }
                 self.set_free(at);
             }

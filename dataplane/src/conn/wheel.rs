@@ -106,6 +106,7 @@ impl Wheel {
 
     /// Files a record; its slot, or `None` when there is no room. A record that was just taken
     /// from the wheel always finds room again.
+    #[inline]
     #[must_use]
     pub(super) fn file(&mut self, record: u32, deadline: Tick) -> Option<u16> {
         if self.filed >= self.room {

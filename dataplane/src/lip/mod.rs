@@ -251,7 +251,7 @@ impl<K: Key> LocalPorts<K> {
 
     /// The next free local address and port towards `server`, oldest use first. Under shortage
     /// the port of a connection in TIME_WAIT or CLOSE, which has to go then.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn lease(
         &mut self,
@@ -272,7 +272,7 @@ impl<K: Key> LocalPorts<K> {
 
     /// The same of some addresses and ports. Who names the same `cursor` walks on together: best
     /// one for each server and address, but any will do.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lease_from(
         &mut self,
         steer: &Steer,

@@ -19,7 +19,7 @@ use crate::types::{Proto, ServerId};
 use crate::worker::Worker;
 
 /// How a packet's connection begins, `whole` or in parts.
-#[inline]
+#[inline(always)]
 pub(super) fn flags<K: Key>(service: &Service, key: &K, whole: bool) -> Flags {
     match service.policy.one_packet && whole && key.proto() == Proto::Udp {
         true => Flags::ONE_PACKET,

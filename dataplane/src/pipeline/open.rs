@@ -145,14 +145,31 @@ impl<Q: PortQueue> Worker<Q> {
         }
         let sloppy = self.snapshot.rules.sloppy_tcp;
         self.proxies.admits(service, k.proto(), flow.says, sloppy)?;
-        let service = match service.policy.persistence {
-            None => service,
-            Some(persistence) => {
-                let id = service.id;
-                *progress = self.persist(first, flow, (id, persistence), *progress, now)?;
-                self.snapshot.service(id).ok_or(DropReason::NoServer)?
-            }
-        };
+        let (id, persistence) = (service.id, service.policy.persistence);
+        if let Some(persistence) = persistence {
+            *progress = self.persist(first, flow, (id, persistence), *progress, now)?;
+        }
+        self.open_to(first, id, flow, progress, now)
+    }
+
+    /// Opens a connection of this service.
+    #[inline(always)]
+    fn open_to<K: Family>(
+        &mut self,
+        first: First<'_>,
+        of: ServiceId,
+        flow: &Flow<K>,
+        progress: &mut Progress,
+        now: Tick,
+    ) -> Result<Opened, Refusal> {
+        // A template's server is the only one.
+        let tries = if progress.server.is_some() { 1 } else { TRIES };
+        if progress.tries >= tries {
+            return Err(DropReason::ReplyKeyTaken.into());
+        }
+        let service = self.snapshot.service(of).ok_or(DropReason::NoServer)?;
+        let k = &flow.key;
+        let (from, to) = (k.source(), k.destination());
         let flags = one_packet::flags(service, k, first.part.is_none());
         let flags = flags.with(quic::flags(service, k));
         let by_cid = match &service.policy.quic {
@@ -165,64 +182,73 @@ impl<Q: PortQueue> Worker<Q> {
             key: by_cid.key,
             now,
         };
-        // A template's server is the only one.
-        let tries = if progress.server.is_some() { 1 } else { TRIES };
-        while progress.tries < tries {
-            let (loads, memories) = (&mut self.loads, &mut self.memories);
-            let id = match by_cid.server.or(progress.server) {
-                Some(server) => server,
-                None => pick_server(service, &request, loads, memories)?,
-            };
-            let server = self.snapshot.server(id).ok_or(DropReason::NoServer)?;
-            let (mode, mut address) = (server.forward, server.address);
-            if address.port() == 0 || service.key.port().is_some_and(|port| port != to.port()) {
-                // A server of an every-port service gets the port that the client asked for; so
-                // does FTP's for a data connection.
-                address.set_port(to.port());
+        let id = match by_cid.server.or(progress.server) {
+            Some(server) => server,
+            None => {
+                let (loads, memories) = (&mut self.loads, &mut self.memories);
+                pick_server(service, &request, loads, memories)?
             }
-            let new = |outbound| NewConn {
-                inbound: *k,
-                outbound,
-                server_id: id,
-                mode,
-                flags,
-            };
-            let (answers, early) = if mode == ForwardMode::fullnat {
-                if address.is_ipv6() != from.is_ipv6() {
-                    let service = service.id;
-                    let id = self.open_translated(service, k, (id, address), flags, now)?;
-                    return Ok(Opened::Translated(id));
-                }
-                let (side, lips) = (K::side_mut(&mut self.sides), &service.local_addresses);
-                let (ports, conns) = (&mut side.local_ports, &side.conns);
-                let leased = ports.lease(&self.steer, conns, k.proto(), id, address, lips);
-                let leased = leased.ok_or(DropReason::LipExhausted)?;
-                (leased.reply, leased.early)
-            } else {
-                let answers = answers_of(k, mode, address);
-                (answers.ok_or(DropReason::NoServer)?, None)
-            };
-            if mode == ForwardMode::nat {
-                if flags.has(Flags::ONE_PACKET)
-                    && let Some(id) = self.datagrams_before(k, &answers, id)
-                {
-                    return Ok(Opened::Same(id));
-                }
-                let owner = self.steer.owner(&answers);
-                if owner != self.steer.me() {
-                    return Err(self.ask_for(owner, (k, &answers), id, *progress));
-                }
-                let conns = &K::side(&self.sides).conns;
-                if conns.lookup(conns.hash(&answers), &answers).is_some() {
-                    progress.tries += 1;
-                    continue;
-                }
-            }
-            let new = new(answers);
-            self.give_up_early::<K>(early);
-            return Ok(Opened::Same(self.insert(&new, now)?));
+        };
+        let server = self.snapshot.server(id).ok_or(DropReason::NoServer)?;
+        let (mode, mut address) = (server.forward, server.address);
+        if address.port() == 0 || service.key.port().is_some_and(|port| port != to.port()) {
+            // A server of an every-port service gets the port that the client asked for; so
+            // does FTP's for a data connection.
+            address.set_port(to.port());
         }
-        Err(DropReason::ReplyKeyTaken.into())
+        let answers = if mode == ForwardMode::fullnat {
+            if address.is_ipv6() != from.is_ipv6() {
+                let id = self.open_translated(of, k, (id, address), flags, now)?;
+                return Ok(Opened::Translated(id));
+            }
+            let (side, lips) = (K::side_mut(&mut self.sides), &service.local_addresses);
+            let (ports, conns) = (&mut side.local_ports, &side.conns);
+            let leased = ports.lease(&self.steer, conns, k.proto(), id, address, lips);
+            let leased = leased.ok_or(DropReason::LipExhausted)?;
+            self.give_up_early::<K>(leased.early);
+            leased.reply
+        } else {
+            answers_of(k, mode, address).ok_or(DropReason::NoServer)?
+        };
+        if mode == ForwardMode::nat {
+            if flags.has(Flags::ONE_PACKET)
+                && let Some(id) = self.datagrams_before(k, &answers, id)
+            {
+                return Ok(Opened::Same(id));
+            }
+            let owner = self.steer.owner(&answers);
+            if owner != self.steer.me() {
+                return Err(self.ask_for(owner, (k, &answers), id, *progress));
+            }
+            let conns = &K::side(&self.sides).conns;
+            if conns.lookup(conns.hash(&answers), &answers).is_some() {
+                return self.open_another(first, of, flow, progress, now);
+            }
+        }
+        let new = NewConn {
+            inbound: *k,
+            outbound: answers,
+            server_id: id,
+            mode,
+            flags,
+        };
+        Ok(Opened::Same(self.insert(&new, now)?))
+    }
+
+    /// Tries another server, as answers of the one chosen could not be told apart from another
+    /// connection's.
+    #[cold]
+    #[inline(never)]
+    fn open_another<K: Family>(
+        &mut self,
+        first: First<'_>,
+        of: ServiceId,
+        flow: &Flow<K>,
+        progress: &mut Progress,
+        now: Tick,
+    ) -> Result<Opened, Refusal> {
+        progress.tries += 1;
+        self.open_to(first, of, flow, progress, now)
     }
 
     /// Opens a FULL-NAT connection whose server is of the other family.
@@ -313,6 +339,7 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// Inserts a connection, in the place of another one if the table is full, and counts it.
+    #[inline(always)]
     pub(super) fn insert<K: Family>(
         &mut self,
         new: &NewConn<K>,
@@ -417,23 +444,13 @@ fn wanted_service<'a, K: Key>(
     first: First<'_>,
     flow: &Flow<K>,
 ) -> Result<&'a Service, Refusal> {
-    let to = flow.key.destination();
-    let asked = Asked {
-        proto: flow.key.proto(),
-        source: flow.key.source().ip(),
-        destination: to,
-        port: first.port,
+    let exact = match snapshot.has_marks() {
+        true => None,
+        false => snapshot.addressed_exactly(flow.key.proto(), flow.key.destination()),
     };
-    let service = snapshot.marked(&asked);
-    let service = match service.or_else(|| snapshot.addressed_exactly(&asked)) {
+    let service = match exact {
         Some(service) => service,
-        None => {
-            let used = snapshot.address_use(to.ip());
-            if !used.vip && !used.local {
-                return Err(Refusal::Kernel);
-            }
-            snapshot.addressed(&asked).ok_or(Refusal::NoConnection)?
-        }
+        None => wanted_otherwise(snapshot, first.port, &flow.key)?,
     };
     let proves = || flow.key.proto() == Proto::Tcp && may_prove(service, flow.says);
     if may_open(snapshot, flow) || proves() {
@@ -441,6 +458,31 @@ fn wanted_service<'a, K: Key>(
     } else {
         Err(Refusal::NoConnection)
     }
+}
+
+/// The same where a mark may lead to one, or a part of the address.
+#[inline(never)]
+fn wanted_otherwise<'a, K: Key>(
+    snapshot: &'a Snapshot,
+    port: PortId,
+    key: &K,
+) -> Result<&'a Service, Refusal> {
+    let to = key.destination();
+    let asked = Asked {
+        proto: key.proto(),
+        source: key.source().ip(),
+        destination: to,
+        port,
+    };
+    let exact = || snapshot.addressed_exactly(key.proto(), to);
+    if let Some(service) = snapshot.marked(&asked).or_else(exact) {
+        return Ok(service);
+    }
+    let used = snapshot.address_use(to.ip());
+    if !used.vip && !used.local {
+        return Err(Refusal::Kernel);
+    }
+    snapshot.addressed(&asked).ok_or(Refusal::NoConnection)
 }
 
 /// Whether a packet is one that a conversation begins with.
@@ -454,7 +496,7 @@ pub(super) fn may_open<K: Key>(snapshot: &Snapshot, flow: &Flow<K>) -> bool {
 }
 
 /// The server for a new connection, with a place under its threshold.
-#[inline]
+#[inline(always)]
 pub(super) fn pick_server(
     service: &Service,
     request: &Request,

@@ -33,7 +33,7 @@ pub(super) struct ByCid {
 }
 
 /// Whether a connection's packets are to be asked whose they are.
-#[inline]
+#[inline(always)]
 pub(super) fn flags<K: Key>(service: &Service, key: &K) -> Flags {
     match &service.policy.quic {
         Some(quic) if quic.names_servers() && key.proto() == Proto::Udp => Flags::QUIC,

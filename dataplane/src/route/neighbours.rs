@@ -52,6 +52,8 @@ pub struct Neighbours {
     reach: Vec<Option<Reach>>,
     hops: Vec<Option<Hop>>,
     by_hop: HashMap<Hop, NeighbourId, RandomState>,
+    /// What was found last: clients are behind few gateways.
+    found: Option<(Hop, NeighbourId)>,
 }
 
 impl Neighbours {
@@ -60,6 +62,7 @@ impl Neighbours {
         if u.id == NeighbourId::NONE {
             return;
         }
+        self.found = None;
         let at = usize::from(u.id.0);
         if self.reach.len() <= at {
             self.reach.resize(at + 1, None);
@@ -80,9 +83,20 @@ impl Neighbours {
     }
 
     /// The index of the neighbour at `hop`, whether its MAC is known or not.
+    #[inline]
     #[must_use]
-    pub fn find(&self, hop: Hop) -> Option<NeighbourId> {
-        self.by_hop.get(&hop).copied()
+    pub fn find(&mut self, hop: Hop) -> Option<NeighbourId> {
+        match self.found {
+            Some((known, id)) if known == hop => Some(id),
+            _ => self.look_up(hop),
+        }
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, hop: Hop) -> Option<NeighbourId> {
+        let id = self.by_hop.get(&hop).copied()?;
+        self.found = Some((hop, id));
+        Some(id)
     }
 
     /// Port and MAC of a neighbour whose MAC is known.

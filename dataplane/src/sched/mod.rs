@@ -81,6 +81,7 @@ impl View<'_> {
     }
 
     /// Neither drained nor past its upper threshold.
+    #[inline(always)]
     fn available(&self, at: usize) -> bool {
         let server = self.servers.get(at);
         server.is_some_and(|s| s.weight > 0 && !self.loads.overloaded(s.id))

@@ -181,7 +181,7 @@ impl Scheduler {
 
     /// Chooses a server for a new connection: its position in `servers`, the list that this was
     /// made for and that `memory` adopted last.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn pick(
         &self,

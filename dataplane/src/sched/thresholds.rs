@@ -172,9 +172,16 @@ impl Loads {
     }
 
     /// A connection opened to the server: it takes the place that was reserved.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn opened(&mut self, id: ServerId) {
-        if self.guards_any() && self.are_guarded(id) {
+        if self.guards_any() {
+            self.take_place(id);
+        }
+    }
+
+    #[inline(never)]
+    fn take_place(&mut self, id: ServerId) {
+        if self.are_guarded(id) {
             if let Some(cells) = self.own.servers.get(id) {
                 give_back(cells);
             }

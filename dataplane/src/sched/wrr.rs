@@ -34,35 +34,51 @@ impl super::Rule for Rule {
         };
     }
 
+    #[inline(always)]
     fn pick(view: View<'_>, memory: &mut Memory) -> Option<usize> {
-        let &Table::Levels { highest, step } = view.table else {
-            return None;
-        };
-        if highest == 0 {
-            return None;
+        // Nearly always the next one is as good as the level asks.
+        let next = memory.next as usize;
+        if let Some(server) = view.servers.get(next)
+            && server.weight >= memory.level
+            && view.available(next)
+        {
+            memory.next += 1;
+            return Some(next);
         }
-        let n = view.servers.len();
-        let walk = |from: usize, level: u32| {
-            let reaches = |&at: &usize| view.servers[at].weight >= level && view.available(at);
-            (from.min(n)..n).find(reaches)
-        };
-        let mut found = walk(memory.next as usize, memory.level);
-        if found.is_none() {
-            let Some(reach) = view.all_available().map(|(_, weight)| weight).max() else {
-                give_up(memory, n);
-                return None;
-            };
-            // Levels above the heaviest available server would be empty passes.
-            let below = match memory.level > step {
-                true => memory.level - step,
-                false => highest,
-            };
-            memory.level = below.min(reach - step + 1);
-            found = walk(0, memory.level);
-        }
-        memory.next = found? as u32 + 1;
-        found
+        walk(view, memory)
     }
+}
+
+/// Walks on to the next server that the level, or else a lower one, asks for.
+#[inline(never)]
+fn walk(view: View<'_>, memory: &mut Memory) -> Option<usize> {
+    let &Table::Levels { highest, step } = view.table else {
+        return None;
+    };
+    if highest == 0 {
+        return None;
+    }
+    let n = view.servers.len();
+    let walk = |from: usize, level: u32| {
+        let reaches = |&at: &usize| view.servers[at].weight >= level && view.available(at);
+        (from.min(n)..n).find(reaches)
+    };
+    let mut found = walk(memory.next as usize, memory.level);
+    if found.is_none() {
+        let Some(reach) = view.all_available().map(|(_, weight)| weight).max() else {
+            give_up(memory, n);
+            return None;
+        };
+        // Levels above the heaviest available server would be empty passes.
+        let below = match memory.level > step {
+            true => memory.level - step,
+            false => highest,
+        };
+        memory.level = below.min(reach - step + 1);
+        found = walk(0, memory.level);
+    }
+    memory.next = found? as u32 + 1;
+    found
 }
 
 /// Where the walk stands when nobody is available: it has gone through the lowest level, from

@@ -110,6 +110,7 @@ impl ServiceKey {
     }
 
     /// The one port that it names; `None` where clients choose.
+    #[inline(always)]
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         match *self {

@@ -228,18 +228,19 @@ impl Snapshot {
         self.marked(asked).or_else(|| self.addressed(asked))
     }
 
-    /// The service of the packet's mark.
+    /// Whether packets are marked, and a mark has a service.
     #[inline]
     #[must_use]
-    pub fn marked(&self, asked: &Asked) -> Option<&Service> {
-        match self.by_mark.is_empty() {
-            true => None,
-            false => self.of_mark(asked),
-        }
+    pub fn has_marks(&self) -> bool {
+        !self.by_mark.is_empty()
     }
 
-    #[inline(never)]
-    fn of_mark(&self, asked: &Asked) -> Option<&Service> {
+    /// The service of the packet's mark.
+    #[must_use]
+    pub fn marked(&self, asked: &Asked) -> Option<&Service> {
+        if !self.has_marks() {
+            return None;
+        }
         let mark = self.marks.of(asked)?;
         let id = self.by_mark.get(&(mark, asked.destination.is_ipv6()))?;
         self.service(*id)
@@ -247,10 +248,10 @@ impl Snapshot {
 
     /// The service of just the address and port that the packet wants to go to: nearly every
     /// one's, and the first that [`Snapshot::addressed`] would find.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub fn addressed_exactly(&self, asked: &Asked) -> Option<&Service> {
-        self.service(self.by_address.get(asked.proto, asked.destination)?)
+    pub fn addressed_exactly(&self, proto: Proto, at: SocketAddr) -> Option<&Service> {
+        self.service(self.by_address.get(proto, at)?)
     }
 
     /// The service of the address that the packet wants to go to.
@@ -326,7 +327,7 @@ impl Snapshot {
     #[inline]
     #[must_use]
     pub fn may_answer_marked(&self, source: IpAddr) -> bool {
-        !self.by_mark.is_empty() && self.marks.lead_to(source)
+        self.has_marks() && self.marks.lead_to(source)
     }
 
     /// The service of this id.
@@ -357,12 +358,17 @@ impl Snapshot {
 
     /// How long the connections of this server last. Each packet asks: where all services last
     /// alike, no server is looked up.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn timeouts_of(&self, server: ServerId) -> &Timeouts {
-        if !self.timeouts.any_own() {
-            return self.timeouts.global();
+        match self.timeouts.any_own() {
+            false => self.timeouts.global(),
+            true => self.own_timeouts_of(server),
         }
+    }
+
+    #[inline(never)]
+    fn own_timeouts_of(&self, server: ServerId) -> &Timeouts {
         match self.server(server) {
             Some(server) => self.timeouts.of(server.service),
             None => self.timeouts.global(),
@@ -534,18 +540,15 @@ impl SnapshotBuilder {
             let used = self.addresses.entry(bits(end.address.ip())).or_default();
             used.tunnel_end = true;
         }
-        let (mut by_address, mut by_mark) = (Exact::default(), HashMap::default());
-        for service in self.services.iter().flatten() {
-            match service.key {
-                ServiceKey::Address { proto, vip, port } => {
-                    by_address.insert(proto, (vip, port).into(), service.id);
-                }
-                ServiceKey::Mark { mark, v6 } => {
-                    by_mark.insert((mark, v6), service.id);
-                }
-                ServiceKey::Range { .. } | ServiceKey::Snat { .. } => {}
-            }
-        }
+        let exact = self.services.iter().flatten().filter_map(|s| match s.key {
+            ServiceKey::Address { proto, vip, port } => Some((proto, (vip, port).into(), s.id)),
+            _ => None,
+        });
+        let marked = self.services.iter().flatten().filter_map(|s| match s.key {
+            ServiceKey::Mark { mark, v6 } => Some(((mark, v6), s.id)),
+            _ => None,
+        });
+        let (by_address, by_mark) = (Exact::new(exact), marked.collect());
         let pools = self.services.iter().flatten();
         let pools = pools.filter(|s| matches!(s.key, ServiceKey::Snat { .. }));
         let pools: HashMap<_, _> = pools.map(|s| (s.key, s.id)).collect();

@@ -101,14 +101,12 @@ impl State {
     #[inline]
     #[must_use]
     pub fn is_active(self) -> bool {
-        matches!(
-            self,
-            State::Established
-                | State::SynSent
-                | State::SynRecv
-                | State::SynAck
-                | State::SctpEstablished
-        )
+        const ACTIVE: u32 = 1 << State::Established as u32
+            | 1 << State::SynSent as u32
+            | 1 << State::SynRecv as u32
+            | 1 << State::SynAck as u32
+            | 1 << State::SctpEstablished as u32;
+        ACTIVE >> self as u32 & 1 != 0
     }
 
     /// Whether the conversation is over, so that its tuple may be given to a new one.
