@@ -6,6 +6,7 @@ mod access;
 mod alloc;
 mod clock;
 mod connections;
+mod floods;
 #[cfg(feature = "dpdk")]
 mod latency;
 #[cfg(feature = "dpdk")]
@@ -40,6 +41,8 @@ enum What {
     Pipeline(pipeline::Args),
     /// Complete TCP lifecycles a second, the table steady; with --via over a link, beside testpmd.
     Connections(connections::Args),
+    /// Floods of SYNs and forged ACKs, and handshakes, with the SYN proxy and without.
+    Floods(floods::Args),
     /// Access lists: time to compile, bytes a network, ns a question.
     Access(access::Args),
     /// Bytes a connection, all told.
@@ -72,6 +75,7 @@ fn main() -> anyhow::Result<()> {
     match cli.what {
         What::Pipeline(args) => pipeline::run(&args, cli.json),
         What::Connections(args) => connections::run(&args, cli.json),
+        What::Floods(args) => floods::run(&args, cli.json),
         What::Access(args) => access::run(&args, cli.json),
         What::Memory(args) => memory::run(&args, cli.json),
         #[cfg(feature = "dpdk")]

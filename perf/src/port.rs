@@ -5,7 +5,7 @@
 
 use memmap2::MmapOptions;
 use rtrb::{Consumer, Producer, RingBuffer};
-use weir_dataplane::io::{Burst, Frame, FramePool, PortQueue, RxChecksum};
+use weir_dataplane::io::{Burst, Frame, PortQueue, RxChecksum};
 
 const HEADROOM: usize = 128;
 const ROOM: usize = 2048;
@@ -100,17 +100,6 @@ impl Frame for BenchFrame {
 
     /// None: buffers go round and round, and nothing that is measured makes frames.
     fn another(&self, _: usize) -> Option<BenchFrame> {
-        None
-    }
-}
-
-/// Nothing that is measured makes frames.
-pub(crate) struct NoPool;
-
-impl FramePool for NoPool {
-    type Frame = BenchFrame;
-
-    fn alloc(&mut self, _: usize) -> Option<BenchFrame> {
         None
     }
 }

@@ -42,6 +42,7 @@ fn plotted(benchmark: &str) -> Option<(&'static str, &'static str, usize)> {
     Some(match benchmark {
         "pipeline" => ("/ns_min", "ns a packet, fastest round", 4),
         "connections" => ("/lifecycles_per_second", "lifecycles a second", 2),
+        "floods" => ("/ns_median", "ns each, median", 2),
         "memory" => ("/bytes_per_connection", "bytes a connection", 1),
         "link" | "peers" => ("/mpps_median", "Mpps, median", 3),
         "latency" => ("/latency/p99", "p99, ns", 3),

@@ -4,37 +4,34 @@
 //!  clients -- wan [worker, VIP 10.0.0.10:80] lan -- 8 servers 10.1.0.11-18:8080
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+mod topology;
+
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use weir_dataplane::command::{Command, Event};
 use weir_dataplane::conn::Pages;
-use weir_dataplane::conn::state::{State, Timeouts};
 use weir_dataplane::counters::WorkerCounters;
 use weir_dataplane::forward::ForwardMode;
-use weir_dataplane::io::Frame;
+use weir_dataplane::io::{Frame, FramePool};
 use weir_dataplane::packet::build::Packet;
 use weir_dataplane::packet::tcp::flags::{ACK, SYN};
 use weir_dataplane::packet::{Key, Key4, Parsed, parse};
-use weir_dataplane::route::{Fib, NeighbourId, NeighbourUpdate, Route, RouteTarget};
-use weir_dataplane::sched::{Options, Scheduler, SchedulerKind};
-use weir_dataplane::service::{Candidate, Server, Service, ServiceKey, Snapshot, SnapshotBuilder};
+use weir_dataplane::service::{Policy, Snapshot};
 use weir_dataplane::steer::{
     Alignment, KernelEnd, Links, MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh,
 };
 use weir_dataplane::worker::{Setup, Worker, WorkerPort};
-use weir_dataplane::{CoreId, Mac, PortId, Proto, ServerId, ServiceId, Tick};
+use weir_dataplane::{CoreId, PortId, Proto, Tick};
 
-use crate::port::{BenchFrame, BenchQueue, NoPool, Wire, buffers, port};
+use self::topology::LAN;
+pub(crate) use self::topology::{MACS, PEER, VIP, WAN, client, fib, neighbours, snapshot};
+use crate::port::{BenchFrame, BenchQueue, Wire, buffers, port};
 
 /// Buffers in flight: a NIC's ring and a little more, 16 MB of memory.
 pub(crate) const BUFFERS: usize = 8192;
-const SERVERS: u32 = 8;
-pub(crate) const WAN: PortId = PortId(0);
-const LAN: PortId = PortId(1);
-pub(crate) const MACS: [Mac; 2] = [Mac([2, 0, 0, 0, 0x0d, 0]), Mac([2, 0, 0, 0, 0x0d, 1])];
-pub(crate) const PEER: Mac = Mac([2, 0, 0, 0, 1, 1]);
+/// Frames that the worker may make between two collections.
+const MADE: usize = 512;
 
 /// Which side a frame arrives on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,113 +56,25 @@ pub(crate) struct Testbed {
     pub(crate) now: Tick,
     wires: [Wire; 2],
     spare: Vec<BenchFrame>,
+    say: Producer<Command>,
+    /// Buffers for frames that the worker makes.
+    refill: Producer<BenchFrame>,
     /// Kept so that the rings stay open.
-    _control: (Producer<Command>, Consumer<Event>, KernelEnd<BenchFrame>),
+    _rest: (Consumer<Event>, KernelEnd<BenchFrame>),
 }
 
-/// The `n`th client.
-pub(crate) fn client(n: u64) -> SocketAddrV4 {
-    let (host, port) = (n / 60_000, n % 60_000);
-    SocketAddrV4::new(
-        Ipv4Addr::from(0x6400_0000 + host as u32),
-        2000 + port as u16,
-    )
-}
+/// Where the worker takes buffers for the frames that it makes: as many as the testbed last put in.
+struct Refilled(Consumer<BenchFrame>);
 
-pub(crate) const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 80);
+impl FramePool for Refilled {
+    type Frame = BenchFrame;
 
-/// The service with its servers, reached by `mode`, and local addresses for `connections`
-/// connections; closing states last `closing` seconds.
-pub(crate) fn snapshot(
-    connections: u32,
-    closing: u32,
-    mode: ForwardMode,
-    counters: &WorkerCounters,
-) -> Snapshot {
-    let mut timeouts = Timeouts::default();
-    for s in [
-        State::FinWait,
-        State::TimeWait,
-        State::Close,
-        State::CloseWait,
-        State::LastAck,
-    ] {
-        timeouts.set(s, Tick::seconds(closing));
+    fn alloc(&mut self, len: usize) -> Option<BenchFrame> {
+        const EMPTY: [u8; 256] = [0; 256];
+        let mut frame = self.0.pop().ok()?;
+        frame.fill(EMPTY.get(..len)?);
+        Some(frame)
     }
-    let mut b = SnapshotBuilder::default().timeouts(timeouts);
-    let mut servers = Vec::new();
-    for n in 0..SERVERS {
-        let id = ServerId(n);
-        counters.servers.reserve(id);
-        let port = if mode.maps_ports() { 8080 } else { VIP.port() };
-        let address = SocketAddr::from(([10, 1, 0, 11 + n as u8], port));
-        b.server(Server {
-            id,
-            service: ServiceId(0),
-            address,
-            forward: mode,
-            tunnel: None,
-            policy: Default::default(),
-        });
-        servers.push(Candidate::new(id, address, 1));
-    }
-    // Three quarters of the local ports in use at the most.
-    let per_address = u64::from(SERVERS) * 48_000;
-    let addresses = u64::from(connections).div_ceil(per_address).max(1) as u32;
-    b.service(Arc::new(Service {
-        id: ServiceId(0),
-        name: "bench".into(),
-        key: ServiceKey::Address {
-            proto: Proto::Tcp,
-            vip: IpAddr::V4(*VIP.ip()),
-            port: VIP.port(),
-        },
-        scheduler: Scheduler::new(SchedulerKind::wrr, Options::default(), &servers),
-        servers,
-        client_address: Default::default(),
-        policy: Default::default(),
-        local_addresses: (0..addresses)
-            .map(|n| IpAddr::V4(Ipv4Addr::from(0x0a02_0001 + n)))
-            .collect(),
-    }));
-    b.build(1)
-}
-
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-
-/// Clients behind a gateway on the first port, servers on port `lan`.
-pub(crate) fn fib(lan: PortId) -> Fib {
-    let via = |port, gateway: Option<Ipv4Addr>| RouteTarget::Port {
-        port,
-        gateway: gateway.map(IpAddr::V4),
-        source: Some(IpAddr::from([10, 1, 0, 2])),
-    };
-    let net = |a: [u8; 4], len, target| Route {
-        prefix: a.into(),
-        len,
-        target,
-    };
-    Fib::new(
-        1,
-        &[
-            net([0, 0, 0, 0], 0, via(WAN, Some(GATEWAY))),
-            net([10, 1, 0, 0], 24, via(lan, None)),
-        ],
-    )
-}
-
-/// The MAC address of the gateway and of every server, as control would tell them.
-pub(crate) fn neighbours(lan: PortId) -> impl Iterator<Item = NeighbourUpdate> {
-    let server = move |n: u32| (lan, Ipv4Addr::new(10, 1, 0, 11 + n as u8));
-    std::iter::once((WAN, GATEWAY))
-        .chain((0..SERVERS).map(server))
-        .zip(0..)
-        .map(|((port, addr), id)| NeighbourUpdate {
-            id: NeighbourId(id),
-            port,
-            addr: addr.into(),
-            mac: Some(PEER),
-        })
 }
 
 impl Testbed {
@@ -192,11 +101,21 @@ impl Testbed {
     /// As `new`, for one of several workers.
     pub(crate) fn at(seat: Seat, connections: u32, closing: u32) -> anyhow::Result<Testbed> {
         let counters = Arc::new(WorkerCounters::new(2));
-        let snapshot = snapshot(connections, closing, seat.mode, &counters);
+        let snapshot = snapshot(
+            connections,
+            closing,
+            seat.mode,
+            Policy::default(),
+            &counters,
+        );
         let ((wan, wan_end), (lan, lan_end)) = (port(BUFFERS), port(BUFFERS));
         let (kernel, twin) = kernel_rings(256);
         let (mut say, commands) = RingBuffer::new(64);
         let (events, hear) = RingBuffer::new(64);
+        let (mut refill, pool) = RingBuffer::new(MADE);
+        for buffer in buffers(MADE)? {
+            refill.push(buffer)?;
+        }
         for update in neighbours(LAN) {
             say.push(Command::Neighbour(update))?;
         }
@@ -213,7 +132,7 @@ impl Testbed {
         let worker = Worker::new(Setup {
             ports: vec![end(WAN, wan_end), end(LAN, lan_end)],
             steer: seat.steer,
-            pool: Box::new(NoPool),
+            pool: Box::new(Refilled(pool)),
             links: seat.links,
             kernel,
             commands,
@@ -235,12 +154,24 @@ impl Testbed {
             now,
             wires: [wan, lan],
             spare: buffers(BUFFERS)?,
-            _control: (say, hear, twin),
+            say,
+            refill,
+            _rest: (hear, twin),
         };
         for _ in 0..8 {
             t.worker.poll_once(now);
         }
         Ok(t)
+    }
+
+    /// Gives the worker another snapshot.
+    ///
+    /// # Errors
+    /// It has not taken the last ones.
+    pub(crate) fn follow(&mut self, snapshot: Snapshot) -> anyhow::Result<()> {
+        self.say.push(Command::Snapshot(Arc::new(snapshot)))?;
+        self.worker.poll_once(self.now);
+        Ok(())
     }
 
     /// Puts a frame on a side's receive ring; false when no buffer or room is left.
@@ -280,6 +211,13 @@ impl Testbed {
                 self.spare.push(frame);
                 n += 1;
             }
+        }
+        // What the worker made is more than was delivered.
+        while self.spare.len() > BUFFERS
+            && !self.refill.is_full()
+            && let Some(buffer) = self.spare.pop()
+        {
+            let _ = self.refill.push(buffer);
         }
         // Frames that were dropped freed their buffers: make new ones, outside any timing.
         if self.spare.len() < BUFFERS {

@@ -57,6 +57,39 @@ fn connections_come_and_go() {
     assert!((500.0..60_000.0).contains(&in_table), "{in_table}");
 }
 
+/// With a SYN proxy a flood opens nothing, and who means it is through.
+#[test]
+fn floods_come_and_clients_get_through() {
+    let rows = rows(&["floods", "--connections", "20000", "--rounds", "2"]);
+    let of = |kind: &str, proxy: &str| -> &Value {
+        let is = |row: &&Value| row["kind"] == kind && row["syn_proxy"] == proxy;
+        rows.iter().find(is).unwrap()
+    };
+    assert_eq!(rows.len(), 6);
+    for row in &rows {
+        assert_eq!(number(row, "allocations_per_frame"), 0.0, "{row}");
+        assert!(number(row, "ns_min") > 0.0, "{row}");
+    }
+    let opened = |kind, proxy| number(of(kind, proxy), "in_table");
+    let frames = |kind, proxy| {
+        let row = of(kind, proxy);
+        (number(row, "frames_in"), number(row, "frames_out"))
+    };
+    assert_eq!(opened("syn", "off"), 20_000.0);
+    assert_eq!(opened("syn", "always"), 0.0);
+    assert_eq!(frames("syn", "always"), (1.0, 1.0));
+    assert_eq!(opened("ack", "off") + opened("ack", "always"), 0.0);
+    // Two timed rounds and four before of 256.
+    assert_eq!(opened("handshake", "off"), 6.0 * 256.0);
+    assert_eq!(opened("handshake", "always"), 6.0 * 256.0);
+    assert_eq!(
+        number(of("handshake", "always"), "cookies_valid"),
+        6.0 * 256.0
+    );
+    assert_eq!(frames("handshake", "off"), (3.0, 3.0));
+    assert_eq!(frames("handshake", "always"), (3.0, 4.0));
+}
+
 #[test]
 fn memory_is_counted() {
     let rows = rows(&["memory", "--connections", "100000", "--fill"]);

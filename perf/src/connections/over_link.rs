@@ -30,7 +30,7 @@ pub(super) struct Over {
     #[arg(long, default_value_t = Cores { generator: 0, device: 1 }, requires = "via")]
     cores: Cores,
     /// Lifecycles at once, a frame of each on its way.
-    #[arg(long, default_value_t = 512, requires = "via")]
+    #[arg(long, default_value_t = 128, requires = "via")]
     window: u32,
     /// Runs of each side, in turn.
     #[arg(long, default_value_t = 3, requires = "via")]

@@ -15,6 +15,7 @@ use weir_dataplane::command::Command;
 use weir_dataplane::conn::Pages;
 use weir_dataplane::counters::{Cell, DropReason, WorkerCounters};
 use weir_dataplane::io::dpdk::{DpdkQueue, Pool, PortHandle};
+use weir_dataplane::service::Policy;
 use weir_dataplane::steer::{MICROSOFT_KEY, Steer, Toeplitz, kernel_rings, mesh};
 use weir_dataplane::worker::{Setup, Worker, WorkerPort};
 use weir_dataplane::{CoreId, PortId, Tick};
@@ -188,6 +189,7 @@ fn work(
             args.connections,
             args.closing,
             mode(&args.mode)?,
+            Policy::default(),
             counters,
         )),
         fib: Arc::new(fib(WAN)),
