@@ -4,8 +4,9 @@
 //! atomic read-modify-write. Zeroing is a baseline kept by control, never a store from outside.
 #![forbid(unsafe_code)]
 
-use std::sync::OnceLock;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 
@@ -351,8 +352,26 @@ pub struct ServerCounters {
 pub const SERVER_CHUNK: usize = 256;
 /// Chunks in a [`ServerTable`]: all 24-bit ids.
 const SERVER_CHUNKS: usize = ServerId::LIMIT as usize / SERVER_CHUNK;
+const _: () = assert!(SERVER_CHUNK == 1 << u8::BITS);
 
-type ServerChunk = Box<[CachePadded<ServerCounters>; SERVER_CHUNK]>;
+type ServerChunk = Arc<[CachePadded<ServerCounters>; SERVER_CHUNK]>;
+
+/// One server's counters, kept at hand by the worker that writes them.
+#[derive(Debug, Clone)]
+pub struct ServerCells {
+    chunk: ServerChunk,
+    /// Its place in the chunk, which has one for each value.
+    at: u8,
+}
+
+impl Deref for ServerCells {
+    type Target = ServerCounters;
+
+    #[inline]
+    fn deref(&self) -> &ServerCounters {
+        &self.chunk[usize::from(self.at)]
+    }
+}
 
 /// Server counters by id: a spine of chunks. Control makes the chunk before it publishes a
 /// server in it ([`ServerTable::reserve`]), so that a worker never allocates.
@@ -378,7 +397,7 @@ impl ServerTable {
     /// Makes room for `id`. Called by control, before a snapshot names the server.
     pub fn reserve(&self, id: ServerId) {
         self.spine[id.0 as usize / SERVER_CHUNK]
-            .get_or_init(|| Box::new(std::array::from_fn(|_| CachePadded::default())));
+            .get_or_init(|| Arc::new(std::array::from_fn(|_| CachePadded::default())));
     }
 
     /// The cells of `id`; `None` when control never reserved it.
@@ -387,6 +406,16 @@ impl ServerTable {
     pub fn get(&self, id: ServerId) -> Option<&ServerCounters> {
         let chunk = self.spine.get(id.0 as usize / SERVER_CHUNK)?.get()?;
         Some(&chunk[id.0 as usize % SERVER_CHUNK])
+    }
+
+    /// The same, to be kept at hand.
+    #[must_use]
+    pub fn cells(&self, id: ServerId) -> Option<ServerCells> {
+        let chunk = self.spine.get(id.0 as usize / SERVER_CHUNK)?.get()?;
+        Some(ServerCells {
+            chunk: Arc::clone(chunk),
+            at: (id.0 as usize % SERVER_CHUNK) as u8,
+        })
     }
 }
 

@@ -15,19 +15,19 @@
 use crate::command::Event;
 use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, State, Way, sctp, tcp, udp};
-use crate::conn::{ConnId, Hit};
+use crate::conn::{Conn, ConnId, Guess, Hit};
 use crate::counters::DropReason;
 use crate::forward::ForwardMode;
 use crate::forward::tun::Ends;
 use crate::io::{Frame, PortQueue};
 use crate::packet::icmp::Problem;
 use crate::packet::tcp::flags::RST;
-use crate::packet::{Flow, Key6, eth};
-use crate::route::{Hop, Reach};
-use crate::service::Server;
+use crate::packet::{Flow, Key6};
+use crate::route::{Fib, Hop, Neighbours, Reach};
+use crate::service::{Server, Snapshot};
 use crate::steer::{Handoff, HandoffKind, KernelFrame, Progress};
 use crate::types::{CoreId, Proto, Tick};
-use crate::worker::Worker;
+use crate::worker::{AtHand, Worker};
 
 mod abort;
 mod admit;
@@ -85,6 +85,56 @@ enum Next {
     Ask(Hop),
 }
 
+const fn direction<const DIR: bool>() -> Direction {
+    match DIR {
+        INBOUND => Direction::Inbound,
+        OUTBOUND => Direction::Outbound,
+    }
+}
+
+/// The next hop towards a connection's client, if it is known where the last packet left it.
+#[inline(always)]
+fn client_reach<K: Family>(conn: &Conn<K>, neighbours: &Neighbours, fib: &Fib) -> Option<Reach> {
+    match conn.route_epoch == fib.epoch {
+        true => neighbours.get(conn.client_hop),
+        false => None,
+    }
+}
+
+/// Notes what a packet means for its connection, and in its server's counters; the state that the
+/// connection is to go to, if it is another. `secure`: by TCP's secure tables.
+#[inline(always)]
+fn note<K: Family, const DIR: bool>(
+    conn: &mut Conn<K>,
+    server: Option<&AtHand>,
+    snapshot: &Snapshot,
+    flow: &Flow<K>,
+    (way, secure): (Way, bool),
+    now: Tick,
+) -> Option<State> {
+    let before = conn.state();
+    let after = match flow.key.proto() {
+        Proto::Tcp => tcp::next(before, way, flow.says, secure),
+        Proto::Udp => udp::next(),
+        Proto::Sctp => sctp::next(before, way, sctp::Event::of_says(flow.says)),
+        Proto::Icmp => State::Icmp,
+    };
+    let timeouts = snapshot.timeouts_of(conn.server_id());
+    conn.lasts(timeouts.of(after), now);
+    if DIR == INBOUND {
+        conn.in_packets = conn.in_packets.saturating_add(1);
+    }
+    if let Some(cells) = server.and_then(|server| server.cells.as_ref()) {
+        let (packets, octets) = match DIR {
+            INBOUND => (&cells.in_packets, &cells.in_bytes),
+            OUTBOUND => (&cells.out_packets, &cells.out_bytes),
+        };
+        packets.add(1);
+        octets.add(u64::from(flow.ip_len));
+    }
+    (before != after).then_some(after)
+}
+
 impl<Q: PortQueue> Worker<Q> {
     /// Stage three for IPv6, out of the way of IPv4.
     #[inline(never)]
@@ -93,26 +143,44 @@ impl<Q: PortQueue> Worker<Q> {
         lane: usize,
         frame: Q::Frame,
         flow: &Flow<Key6>,
-        hit: Option<Hit>,
+        guessed: (Guess, u64),
         arrival: Arrival,
         now: Tick,
     ) {
-        self.conclude(lane, frame, flow, hit, arrival, now);
+        self.conclude(lane, frame, flow, guessed, arrival, now);
     }
 
-    /// Stage three: the connection, old or new, and the packet on its way.
+    /// Stage three: the connection, old or new, and the packet on its way. A guess at the
+    /// connection was made, from the key's hash.
     #[inline(always)]
     fn conclude<K: Family>(
         &mut self,
         lane: usize,
         frame: Q::Frame,
         flow: &Flow<K>,
-        hit: Option<Hit>,
+        (guess, hash): (Guess, u64),
         arrival: Arrival,
         now: Tick,
     ) {
-        match hit {
+        match K::side(&self.sides).conns.confirm(guess, &flow.key) {
             Some(hit) if !self.is_over(hit, flow) => self.carry(lane, frame, flow, hit, now),
+            _ => self.conclude_wrong_guess(lane, frame, flow, hash, arrival, now),
+        }
+    }
+
+    /// The same where the guess was none, or wrong, or at a connection that is over.
+    #[inline(never)]
+    fn conclude_wrong_guess<K: Family>(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        flow: &Flow<K>,
+        hash: u64,
+        arrival: Arrival,
+        now: Tick,
+    ) {
+        match K::side(&self.sides).conns.lookup(hash, &flow.key) {
+            Some(hit) if !self.is_over(hit, flow) => self.carry_on(lane, frame, flow, hit, now),
             other => self.without_conn(lane, frame, flow, other, arrival, now),
         }
     }
@@ -173,7 +241,10 @@ impl<Q: PortQueue> Worker<Q> {
         if let Some(old) = closing {
             self.give_up::<K>(old.id);
         } else if let Some((flow, hit)) = self.find_translated(flow) {
-            return self.conclude6(lane, frame, &flow, Some(hit), Arrival::Handed, now);
+            return match self.is_over(hit, &flow) {
+                true => self.without_conn(lane, frame, &flow, Some(hit), Arrival::Handed, now),
+                false => self.carry_on(lane, frame, &flow, hit, now),
+            };
         } else if let Some(answered) = self.find_answered(flow) {
             return self.answer_past_us(lane, frame, flow, answered, now);
         }
@@ -263,7 +334,7 @@ impl<Q: PortQueue> Worker<Q> {
     }
 
     /// A packet of a connection that stands: next hop, rewrite, state, counters, out. What has
-    /// no next hop that is known or does not fit the link takes the longer way of [`Worker::pass_on`].
+    /// no next hop that is known or does not fit the link takes a longer way.
     #[inline(always)]
     fn forward<K: Family, const DIR: bool>(
         &mut self,
@@ -273,27 +344,48 @@ impl<Q: PortQueue> Worker<Q> {
         id: ConnId,
         now: Tick,
     ) {
-        let dir = match DIR {
-            INBOUND => Direction::Inbound,
-            OUTBOUND => Direction::Outbound,
-        };
-        let reach = self.reach::<K, DIR>(id);
-        let Some(reach) = reach.or_else(|| self.find_reach::<K, DIR>(id)) else {
-            let hit = Hit { id, dir };
-            return self.pass_on::<K, DIR>(lane, frame, flow, hit, None, now);
-        };
-        let out = usize::from(reach.port().0);
-        let to = &self.lanes[out].port;
-        if flow.ip_len > to.mtu {
-            let hit = Hit { id, dir };
-            return self.pass_on::<K, DIR>(lane, frame, flow, hit, None, now);
-        }
-        let bytes = frame.bytes_mut();
-        eth::set_macs(bytes, reach.mac(), to.mac);
         let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
-        K::rewrite(bytes, flow, conn, dir);
+        let server = self.servers.get(conn.server_id());
+        let reach = match DIR {
+            INBOUND => server.and_then(|server| server.reach),
+            OUTBOUND => client_reach(conn, &self.neighbours, &self.fib),
+        };
+        let Some(reach) = reach.filter(|reach| flow.ip_len <= reach.mtu()) else {
+            return self.forward_unreached::<K, DIR>(lane, frame, flow, id, now);
+        };
+        let (secure, snapshot) = (self.secure_tcp, &self.snapshot);
+        let bytes = frame.bytes_mut();
+        let len = bytes.len();
+        reach.address(bytes);
+        K::rewrite(bytes, flow, conn, direction::<DIR>());
+        let way = Way::of(direction::<DIR>(), false);
+        if let Some(after) = note::<K, DIR>(conn, server, snapshot, flow, (way, secure), now) {
+            self.change_state::<K>(id, after);
+        }
+        self.transmit_of(usize::from(reach.port().0), frame, len);
+    }
+
+    /// The same for a packet whose next hop has to be looked up, as a connection's first is, or
+    /// whose link it does not fit.
+    #[inline(never)]
+    fn forward_unreached<K: Family, const DIR: bool>(
+        &mut self,
+        lane: usize,
+        mut frame: Q::Frame,
+        flow: &Flow<K>,
+        id: ConnId,
+        now: Tick,
+    ) {
+        let dir = direction::<DIR>();
+        let reach = self.reach::<K, DIR>(id);
+        let reach = reach.or_else(|| self.find_reach::<K, DIR>(id));
+        let Some(reach) = reach.filter(|reach| flow.ip_len <= reach.mtu()) else {
+            return self.pass_on::<K, DIR>(lane, frame, flow, Hit { id, dir }, None, now);
+        };
+        let conn = K::side(&self.sides).conns.get(id);
+        K::rewrite(frame.bytes_mut(), flow, conn, dir);
         self.account::<K, DIR>(flow, id, Way::of(dir, false), now);
-        self.transmit(out, frame);
+        self.emit(reach, frame);
     }
 
     /// What a packet means for its connection and its server's counters.
@@ -306,28 +398,9 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
-        let before = conn.state();
-        let after = match flow.key.proto() {
-            Proto::Tcp => tcp::next(before, way, flow.says, self.secure_tcp),
-            Proto::Udp => udp::next(),
-            Proto::Sctp => sctp::next(before, way, sctp::Event::of_says(flow.says)),
-            Proto::Icmp => State::Icmp,
-        };
-        let timeouts = self.snapshot.timeouts_of(conn.server_id());
-        conn.lasts(timeouts.of(after), now);
-        if DIR == INBOUND {
-            conn.in_packets = conn.in_packets.saturating_add(1);
-        }
-        if let Some(cells) = self.counters.servers.get(conn.server_id()) {
-            let (packets, octets) = if DIR == INBOUND {
-                (&cells.in_packets, &cells.in_bytes)
-            } else {
-                (&cells.out_packets, &cells.out_bytes)
-            };
-            packets.add(1);
-            octets.add(u64::from(flow.ip_len));
-        }
-        if before != after {
+        let server = self.servers.get(conn.server_id());
+        let way = (way, self.secure_tcp);
+        if let Some(after) = note::<K, DIR>(conn, server, &self.snapshot, flow, way, now) {
             self.change_state::<K>(id, after);
         }
     }
@@ -337,13 +410,10 @@ impl<Q: PortQueue> Worker<Q> {
     #[inline(always)]
     fn reach<K: Family, const DIR: bool>(&self, id: ConnId) -> Option<Reach> {
         let conn = K::side(&self.sides).conns.get(id);
-        let (hop, epoch) = if DIR == INBOUND {
-            let server = self.server_hops.get(conn.server_id().0 as usize)?;
-            (server.hop, server.epoch)
-        } else {
-            (conn.client_hop, conn.route_epoch)
-        };
-        self.neighbours.get(hop).filter(|_| epoch == self.fib.epoch)
+        match DIR {
+            INBOUND => self.servers.get(conn.server_id())?.reach,
+            OUTBOUND => client_reach(conn, &self.neighbours, &self.fib),
+        }
     }
 
     /// As [`Worker::reach`], looked up where it is not.
@@ -356,11 +426,10 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// Largest IP packet that fits the link to `next`, bytes.
     fn mtu(&self, next: Next) -> u16 {
-        let port = match next {
-            Next::Known(reach) => reach.port(),
-            Next::Ask(hop) => hop.port,
-        };
-        self.lanes[usize::from(port.0)].port.mtu
+        match next {
+            Next::Known(reach) => reach.mtu(),
+            Next::Ask(hop) => self.lanes[usize::from(hop.port.0)].port.mtu,
+        }
     }
 
     /// Sends a finished packet, which fits the link, to its next hop.
@@ -374,10 +443,8 @@ impl<Q: PortQueue> Worker<Q> {
     /// Sends a finished packet, which fits the link, to a neighbour.
     #[inline(always)]
     fn emit(&mut self, reach: Reach, mut frame: Q::Frame) {
-        let lane = usize::from(reach.port().0);
-        let own = self.lanes[lane].port.mac;
-        eth::set_macs(frame.bytes_mut(), reach.mac(), own);
-        self.transmit(lane, frame);
+        reach.address(frame.bytes_mut());
+        self.transmit(usize::from(reach.port().0), frame);
     }
 
     /// Moves a connection to another state, in the table and in the server's gauges.
@@ -441,19 +508,17 @@ impl<Q: PortQueue> Worker<Q> {
         let Some(hop) = self.neighbours.find(way.hop) else {
             return Ok(Next::Ask(way.hop));
         };
-        let epoch = self.fib.epoch;
+        let reach = self.neighbours.get(hop);
         if DIR == INBOUND {
             let server = conn.server_id();
             let tunnel = self.snapshot.server(server).and_then(Server::tunnelled);
             let ends = way.source.and_then(|from| Ends::new(from, towards));
-            if let Some(s) = self.server_hops.get_mut(server.0 as usize) {
-                (s.hop, s.epoch, s.tunnel) = (hop, epoch, tunnel.zip(ends));
-            }
+            self.servers.keep(server, (hop, reach), tunnel.zip(ends));
         } else {
             let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
-            (conn.client_hop, conn.route_epoch) = (hop, epoch);
+            (conn.client_hop, conn.route_epoch) = (hop, self.fib.epoch);
         }
-        Ok(match self.neighbours.get(hop) {
+        Ok(match reach {
             Some(reach) => Next::Known(reach),
             None => Next::Ask(way.hop),
         })

@@ -19,14 +19,13 @@ use crate::counters::WorkerCounters;
 use crate::defense::Policer;
 use crate::defense::limits::Limiter;
 use crate::defense::pressure::Defense;
-use crate::forward::tun::{Ends, Tunnel};
 use crate::frag;
 use crate::helper::expected::Expectations;
 use crate::io::{BURST, Burst, FramePool, PortQueue};
 use crate::packet::Key6;
 use crate::packet::ids::IpIds;
 use crate::pipeline::{Arrival, Columns, Farewells, PuntPolicers, Sides, SynProxies};
-use crate::route::{Fib, NeighbourId, Neighbours, Parking, PathMtus};
+use crate::route::{Fib, Neighbours, Parking, PathMtus};
 use crate::sched::{Loads, Memory};
 use crate::service::Snapshot;
 use crate::steer::{FragmentOf, Handoff, KernelEnd, Links, Message, Steer};
@@ -35,8 +34,11 @@ use crate::types::{CoreId, PortId, Tick};
 mod commands;
 mod exchange;
 mod expiry;
+mod servers;
 mod setup;
 
+pub(crate) use servers::AtHand;
+use servers::Servers;
 pub use setup::{Setup, SetupError, WorkerPort};
 
 /// A port with what waits to go out of it and to be looked at.
@@ -48,15 +50,6 @@ pub(crate) struct Lane<Q: PortQueue> {
     out_bytes: u64,
     /// Frames handed over by other workers, as if they had arrived here.
     pub(crate) inbox: Burst<Q::Frame>,
-}
-
-/// A server's next hop, valid while `epoch` is the FIB's.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ServerHop {
-    pub(crate) hop: NeighbourId,
-    pub(crate) epoch: u16,
-    /// The tunnel that packets take there, if they do.
-    pub(crate) tunnel: Option<(Tunnel, Ends)>,
 }
 
 /// One core's share of the appliance.
@@ -83,8 +76,8 @@ pub struct Worker<Q: PortQueue> {
     dice_seed: u64,
     pub(crate) fib: Arc<Fib>,
     pub(crate) neighbours: Neighbours,
-    /// Next hops of servers, by server id.
-    pub(crate) server_hops: Vec<ServerHop>,
+    /// What packets need of their servers.
+    pub(crate) servers: Servers,
     /// What has become of servers, by server id.
     pub(crate) standings: Vec<Standing>,
     /// Whether a packet of a connection may have to be scheduled anew for its server's sake:

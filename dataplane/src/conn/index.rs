@@ -16,6 +16,10 @@ use super::memory::{HugeArray, Pages};
 use crate::cpu::{equal_bytes, prefetch};
 
 const SLOTS: usize = 12;
+/// Bytes before the slots.
+const HEAD: usize = 16;
+/// Where the spill count is in them.
+const SPILL: usize = SLOTS;
 /// A spill count that stays: it can no longer be counted down.
 const SPILL_STUCK: u8 = u8::MAX;
 
@@ -23,9 +27,8 @@ const SPILL_STUCK: u8 = u8::MAX;
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Line {
-    tags: [u8; SLOTS],
-    spill: u8,
-    unused: [u8; 3],
+    /// The slots' tags, 0 for an empty one, and behind them the spill count: compared at once.
+    head: [u8; HEAD],
     slots: [u32; SLOTS],
 }
 
@@ -35,10 +38,7 @@ impl Line {
     /// A bit for each slot whose tag is `tag`.
     #[inline]
     fn matches(&self, tag: u8) -> u32 {
-        let t = &self.tags;
-        let low = u64::from_le_bytes([t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]]);
-        let high = u64::from(u32::from_le_bytes([t[8], t[9], t[10], t[11]]));
-        equal_bytes(low, high, tag) & ((1 << SLOTS) - 1)
+        equal_bytes(&self.head, tag) & ((1 << SLOTS) - 1)
     }
 
     #[inline]
@@ -48,7 +48,7 @@ impl Line {
     }
 
     fn put(&mut self, slot: usize, tag: u8, value: u32) {
-        self.tags[slot] = tag;
+        self.head[slot] = tag;
         self.slots[slot] = value;
     }
 }
@@ -60,7 +60,8 @@ pub(super) struct Index {
 
 #[inline]
 fn tag_of(hash: u64) -> u8 {
-    (hash as u8).max(1) // 0 marks an empty slot
+    let tag = hash as u8;
+    tag + u8::from(tag == 0) // 0 marks an empty slot
 }
 
 impl Index {
@@ -104,7 +105,7 @@ impl Index {
     /// Starts loading the line where `hash` is looked for first.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
-        prefetch(&self.lines[self.primary(hash)]);
+        self.lines.prefetch(self.primary(hash));
     }
 
     /// A first guess: the first slot of the primary line with the right tag. Where there is none
@@ -113,7 +114,7 @@ impl Index {
     pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
         let line = &self.lines[self.primary(hash)];
         let m = line.matches(tag_of(hash));
-        if m == 0 && line.spill > 0 {
+        if m == 0 && line.head[SPILL] > 0 {
             prefetch(&self.lines[self.alternate(hash)]);
         }
         (m != 0).then(|| line.slots[m.trailing_zeros() as usize])
@@ -121,7 +122,7 @@ impl Index {
 
     /// As [`Index::candidate`], in the alternate line.
     pub(super) fn spilled_candidate(&self, hash: u64) -> Option<u32> {
-        if self.lines[self.primary(hash)].spill == 0 {
+        if self.lines[self.primary(hash)].head[SPILL] == 0 {
             return None;
         }
         let line = &self.lines[self.alternate(hash)];
@@ -143,7 +144,7 @@ impl Index {
         if let Some((_, value)) = Self::find_in(first, hash, &mut is_it) {
             return Some(value);
         }
-        if first.spill == 0 {
+        if first.head[SPILL] == 0 {
             return None;
         }
         Self::find_in(&self.lines[self.alternate(hash)], hash, &mut is_it).map(|(_, value)| value)
@@ -221,19 +222,19 @@ impl Index {
             } else {
                 self.unspilled(first);
             }
-            self.lines[line].tags[slot] = 0;
+            self.lines[line].head[slot] = 0;
             return Some(slot);
         }
         None
     }
 
     fn spilled(&mut self, line: usize) {
-        let spill = &mut self.lines[line].spill;
+        let spill = &mut self.lines[line].head[SPILL];
         *spill = spill.saturating_add(1);
     }
 
     fn unspilled(&mut self, line: usize) {
-        let spill = &mut self.lines[line].spill;
+        let spill = &mut self.lines[line].head[SPILL];
         if *spill != SPILL_STUCK {
             *spill -= 1;
         }
@@ -251,7 +252,7 @@ impl Index {
         let line = &mut self.lines[line];
         let found = Self::find_in(line, hash, &mut |v| v == value);
         if let Some((slot, _)) = found {
-            line.tags[slot] = 0;
+            line.head[slot] = 0;
         }
         found.is_some()
     }

@@ -4,6 +4,8 @@ use std::ops::{Deref, DerefMut};
 
 use memmap2::{Advice, MmapMut, MmapOptions};
 
+use crate::cpu::prefetch_at;
+
 /// Types whose all-zero bytes are a valid value and that need no drop.
 ///
 /// # Safety
@@ -71,6 +73,12 @@ impl<T: Zeroable> HugeArray<T> {
             len,
             of: std::marker::PhantomData,
         })
+    }
+
+    /// Starts loading item `at`; what is not there is no harm.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, at: usize) {
+        prefetch_at(self.map.as_ptr().cast::<T>().wrapping_add(at));
     }
 }
 

@@ -170,35 +170,30 @@ impl<K: Key> ConnTable<K> {
     /// where the key may have spilled to starts loading.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn guess(&self, hash: u64) -> Guess {
-        self.start_loading(self.index.candidate(hash))
+    pub(crate) fn guess(&self, hash: u64) -> Option<Guess> {
+        let slot = self.index.candidate(hash)?;
+        self.entries.prefetch((slot >> 1) as usize);
+        Some(Guess(slot))
     }
 
     /// Stage two for the few without a guess: the same from the line they may have spilled to.
     #[cold]
     #[must_use]
     pub(crate) fn guess_spilled(&self, hash: u64) -> Guess {
-        self.start_loading(self.index.spilled_candidate(hash))
+        let slot = self.index.spilled_candidate(hash);
+        slot.map_or(Guess::NONE, |slot| {
+            self.entries.prefetch((slot >> 1) as usize);
+            Guess(slot)
+        })
     }
 
-    #[inline(always)]
-    fn start_loading(&self, slot: Option<u32>) -> Guess {
-        let Some(slot) = slot else {
-            return Guess::NONE;
-        };
-        prefetch(&self.entries[(slot >> 1) as usize]);
-        Guess(slot)
-    }
-
-    /// Stage three: what packets with `key` belong to, a guess at which was made.
+    /// Stage three: what packets with `key` belong to, if the guess at it was right.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn confirm(&self, guess: Guess, hash: u64, key: &K) -> Option<Hit> {
+    pub(crate) fn confirm(&self, guess: Guess, key: &K) -> Option<Hit> {
         let hit = Hit::from_slot(guess.0);
-        match self.entries.get(hit.id.0 as usize) {
-            Some(conn) if conn.has_key(hit.dir, key) => Some(hit),
-            _ => self.lookup(hash, key),
-        }
+        let conn = self.entries.get(hit.id.0 as usize)?;
+        conn.has_key(hit.dir, key).then_some(hit)
     }
 
     /// Whether packets with `key` belong to `hit`.

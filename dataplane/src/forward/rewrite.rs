@@ -40,7 +40,7 @@ fn uncommon4(frame: &mut [u8], flow: &Flow<Key4>, addrs: u64, ports: u32, l3: Di
     };
     headers[ipv4::TTL_AT] = flow.ttl.wrapping_sub(1);
     let sum = be16(headers, ipv4::CHECKSUM_AT);
-    put16(headers, ipv4::CHECKSUM_AT, l3.apply_with(TTL_DOWN, sum));
+    put16(headers, ipv4::CHECKSUM_AT, TTL_DOWN.apply(l3.apply(sum)));
     headers[ipv4::SRC_AT..].copy_from_slice(&addrs.to_be_bytes());
     self::ports(frame, flow, ports, l4);
 }

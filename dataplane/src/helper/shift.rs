@@ -155,7 +155,7 @@ pub(crate) fn edit<K: Key>(frame: &mut [u8], flow: &Flow<K>, change: impl FnOnce
     // A TCP header is of whole words: the data begins at an even place of the sum.
     let before = checksum::sum(&frame[data.clone()]);
     change(&mut frame[data.clone()]);
-    let diff = Diff(!before).plus(Diff(checksum::sum(&frame[data])));
+    let diff = Diff::adding(!before).plus(Diff::adding(checksum::sum(&frame[data])));
     mend(&mut frame[usize::from(flow.l4)..], diff);
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn replace<F: Frame, K: Key>(
     f[at..at + words.len()].copy_from_slice(words);
     let after = checksum::sum(&f[data.start..end]);
     let longer = resize(f, flow, ip_len);
-    let diff = longer.plus(Diff(!before)).plus(Diff(after));
+    let diff = longer.plus(Diff::adding(!before)).plus(Diff::adding(after));
     mend(&mut f[usize::from(flow.l4)..], diff);
     // Shorter always fits.
     let _ = frame.set_len(end);

@@ -47,11 +47,20 @@ pub fn of_header(header: &[u8; 20]) -> u16 {
     fold((sum & 0xffff) as u32 + (sum >> 16) as u32)
 }
 
-/// What a rewrite adds to a one's complement sum: `sum(!old words) + sum(new words)`.
+/// What a rewrite adds to a one's complement sum: `sum(!old words) + sum(new words)`. Kept in the
+/// order of bytes that packets have, so that applying it turns nothing round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Diff(pub u16);
+pub struct Diff(u16);
 
 impl Diff {
+    /// The difference that adds `sum`: of words that were not there before, their [`sum`]; of such
+    /// that are gone, its complement.
+    #[inline]
+    #[must_use]
+    pub const fn adding(sum: u16) -> Diff {
+        Diff(sum.to_be())
+    }
+
     /// The difference of replacing each `(old, new)` pair of 32-bit words, fewer than 2^31 of them.
     #[inline]
     #[must_use]
@@ -61,7 +70,7 @@ impl Diff {
             .map(|&(old, new)| u64::from(!old) + u64::from(new));
         let sum: u64 = parts.sum();
         let sum = (sum & 0xffff_ffff) + (sum >> 32); // at most 33 bits, and so on as in `fold`
-        Diff(fold((sum & 0xffff) as u32 + (sum >> 16) as u32))
+        Diff::adding(fold((sum & 0xffff) as u32 + (sum >> 16) as u32))
     }
 
     /// The difference of this rewrite and another one.
@@ -77,24 +86,19 @@ impl Diff {
         Diff(!self.0)
     }
 
-    /// The checksum after this rewrite and another one.
-    #[inline]
-    #[must_use]
-    pub fn apply_with(self, other: Diff, checksum: u16) -> u16 {
-        !fold(u32::from(!checksum) + u32::from(self.0) + u32::from(other.0))
-    }
-
-    /// The checksum after the rewrite: RFC 1624 eqn. 3, HC' = ~(~HC + ~m + m').
+    /// The checksum after the rewrite. RFC 1624 eqn. 3 has HC' = ~(~HC + ~m + m'): the difference
+    /// taken away in one's complement, where a borrow is taken once more.
     #[inline]
     #[must_use]
     pub fn apply(self, checksum: u16) -> u16 {
-        !fold(u32::from(!checksum) + u32::from(self.0))
+        let (less, borrow) = checksum.to_be().overflowing_sub(self.0);
+        u16::from_be(less.wrapping_sub(u16::from(borrow)))
     }
 }
 
 /// What lowering the TTL by one adds to the header's sum: the word (ttl, protocol) falls by
 /// 0x0100.
-pub const TTL_DOWN: Diff = Diff(!0x0100);
+pub const TTL_DOWN: Diff = Diff::adding(!0x0100);
 
 /// Offset of the L4 checksum from the L4 header's start; SCTP's has four bytes.
 #[inline]

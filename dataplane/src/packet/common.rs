@@ -103,9 +103,9 @@ pub fn rewrite(
     (addrs, ports): (u64, u32),
     (l3, l4): (Diff, Diff),
 ) {
-    headers[ipv4::TTL_AT] = flow.ttl.wrapping_sub(1);
+    headers[ipv4::TTL_AT] = headers[ipv4::TTL_AT].wrapping_sub(1);
     let sum = be16(headers, ipv4::CHECKSUM_AT);
-    put16(headers, ipv4::CHECKSUM_AT, l3.apply_with(TTL_DOWN, sum));
+    put16(headers, ipv4::CHECKSUM_AT, TTL_DOWN.apply(l3.apply(sum)));
     headers[ipv4::SRC_AT..ipv4::END].copy_from_slice(&addrs.to_be_bytes());
     headers[ipv4::END..ipv4::END + 4].copy_from_slice(&ports.to_be_bytes());
     if flow.key.proto() == Proto::Tcp {

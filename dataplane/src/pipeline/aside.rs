@@ -93,7 +93,7 @@ impl<Q: PortQueue> Worker<Q> {
         hit: Hit,
         now: Tick,
     ) {
-        let fits = |r: &Reach| flow.ip_len <= self.lanes[usize::from(r.port().0)].port.mtu;
+        let fits = |reach: &Reach| flow.ip_len <= reach.mtu();
         let Some(reach) = self.reach::<K, INBOUND>(hit.id).filter(fits) else {
             return self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now);
         };
@@ -114,17 +114,14 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         let conn = K::side(&self.sides).conns.get(hit.id);
-        // What `reach` looks at, too: the tunnel is as fresh as the hop.
-        let server = self.server_hops.get(conn.server_id().0 as usize);
-        let tunnel = server.and_then(|server| server.tunnel);
-        let reach = self.reach::<K, INBOUND>(hit.id);
+        let server = self.servers.get(conn.server_id());
+        let (tunnel, reach) = server.map_or((None, None), |s| (s.tunnel, s.reach));
         let (Some((tunnel, ends)), Some(reach), 0) = (tunnel, reach, flow.says & SYN) else {
             return self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now);
         };
-        let link = self.lanes[usize::from(reach.port().0)].port.mtu;
         let link = match self.path_mtus.is_empty() {
-            true => link,
-            false => self.path_mtus.bounded(ends.addrs().1, link, now),
+            true => reach.mtu(),
+            false => self.path_mtus.bounded(ends.addrs().1, reach.mtu(), now),
         };
         if usize::from(flow.ip_len) + tunnel.grows(ends) > usize::from(link) {
             return self.pass_on::<K, INBOUND>(lane, frame, flow, hit, None, now);
@@ -245,9 +242,7 @@ impl<Q: PortQueue> Worker<Q> {
 
     /// The ends of the tunnel to a server, which is at `to`.
     pub(super) fn ends_to(&self, server: ServerId, to: IpAddr) -> Result<Ends, DropReason> {
-        let known = self.server_hops.get(server.0 as usize);
-        let known = known.filter(|known| known.epoch == self.fib.epoch);
-        if let Some((_, ends)) = known.and_then(|known| known.tunnel) {
+        if let Some((_, ends)) = self.servers.get(server).and_then(|known| known.tunnel) {
             return Ok(ends);
         }
         let way = self.fib.lookup(to).ok_or(DropReason::NoRoute)?;

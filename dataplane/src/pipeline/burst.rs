@@ -107,8 +107,8 @@ impl<Q: PortQueue> Worker<Q> {
         };
         // The frames that belong to flows, by family: a bit for each.
         let (mut v4, mut v6) = (0u32, 0u32);
-        for (i, frame) in burst.iter_mut().enumerate() {
-            let (flow, flow6) = (&mut c.flows[i], &mut c.flows6[i]);
+        let places = c.flows.iter_mut().zip(&mut c.hashes);
+        for ((i, frame), (flow, hash)) in burst.iter_mut().enumerate().zip(places) {
             if is_common(door, flow, frame) {
                 if door.strays {
                     let owner = self.steer.owner(&flow.key);
@@ -117,18 +117,19 @@ impl<Q: PortQueue> Worker<Q> {
                         continue;
                     }
                 }
-                c.hashes[i] = self.sides.v4.conns.hash(&flow.key);
+                *hash = self.sides.v4.conns.hash(&flow.key);
                 v4 |= 1 << i;
                 continue;
             }
+            let flow6 = &mut c.flows6[i];
             c.looks[i] = self.look(flow, flow6, door, frame);
             match c.looks[i] {
                 Look::Flow4 => {
-                    c.hashes[i] = self.sides.v4.conns.hash(&flow.key);
+                    *hash = self.sides.v4.conns.hash(&flow.key);
                     v4 |= 1 << i;
                 }
                 Look::Flow6 => {
-                    c.hashes[i] = self.sides.v6.conns.hash(&flow6.key);
+                    *hash = self.sides.v6.conns.hash(&flow6.key);
                     v6 |= 1 << i;
                 }
                 _ => {}
@@ -138,20 +139,15 @@ impl<Q: PortQueue> Worker<Q> {
         if v6 != 0 {
             guess::<Key6>(&self.sides.v6.conns, v6, &c.hashes, &mut c.guesses);
         }
-        for (i, frame) in burst.into_iter().enumerate() {
+        for (i, frame) in burst.drain(..).enumerate() {
+            let guessed = (c.guesses[i], c.hashes[i]);
             if v4 >> i & 1 != 0 {
-                let flow = &c.flows[i];
-                let conns = &self.sides.v4.conns;
-                let hit = conns.confirm(c.guesses[i], c.hashes[i], &flow.key);
-                self.conclude(lane, frame, flow, hit, arrival, now);
+                self.conclude(lane, frame, &c.flows[i], guessed, arrival, now);
                 continue;
             }
             match c.looks[i] {
                 Look::Flow4 | Look::Flow6 => {
-                    let flow = &c.flows6[i];
-                    let conns = &self.sides.v6.conns;
-                    let hit = conns.confirm(c.guesses[i], c.hashes[i], &flow.key);
-                    self.conclude6(lane, frame, flow, hit, arrival, now);
+                    self.conclude6(lane, frame, &c.flows6[i], guessed, arrival, now);
                 }
                 Look::Drop(reason) => self.counters.dropped(reason),
                 Look::Kernel(class) => self.punt(lane, frame, class, now),
@@ -250,8 +246,10 @@ fn guess<K: Family>(
     let (mut left, mut spilled) = (frames, 0u32);
     while left != 0 {
         let i = next(&mut left);
-        guesses[i] = conns.guess(hashes[i]);
-        spilled |= u32::from(guesses[i] == Guess::NONE) << i;
+        match conns.guess(hashes[i]) {
+            Some(guess) => guesses[i] = guess,
+            None => spilled |= 1 << i,
+        }
     }
     while spilled != 0 {
         let i = next(&mut spilled);

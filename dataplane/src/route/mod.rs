@@ -19,7 +19,7 @@ mod path_mtu;
 #[cfg(test)]
 mod tests;
 
-pub use neighbours::{Neighbours, Reach};
+pub use neighbours::{Neighbours, OwnEnd, Reach};
 pub use parking::{PARKED_MAX, Parked, Parking};
 pub use path_mtu::PathMtus;
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{ServerHop, Worker};
+use super::Worker;
 use crate::command::{Command, ConnPage, ConnView, Event, PortUpdate};
 use crate::conn::Conn;
 use crate::counters::DropReason;
@@ -11,7 +11,7 @@ use crate::helper::Helper;
 use crate::io::{Frame, PortQueue};
 use crate::packet::{Key, eth};
 use crate::pipeline::DATAGRAMS;
-use crate::route::{Hop, NeighbourId, NeighbourUpdate};
+use crate::route::{Hop, NeighbourUpdate, OwnEnd};
 use crate::sched::Memory;
 use crate::service::{Candidate, Service, Snapshot};
 use crate::types::Tick;
@@ -38,6 +38,7 @@ impl<Q: PortQueue> Worker<Q> {
                 }
                 Command::Fib(fib) => {
                     let old = std::mem::replace(&mut self.fib, fib);
+                    self.servers.forget_ways();
                     self.tell(Event::RetiredFib(old));
                 }
                 Command::Blacklist(blacklist) => {
@@ -73,14 +74,7 @@ impl<Q: PortQueue> Worker<Q> {
             .map(|s| s.id.0 as usize + 1)
             .max()
             .unwrap_or(0);
-        // An id may have got another address: forget the hops.
-        let unknown = ServerHop {
-            hop: NeighbourId::NONE,
-            epoch: self.fib.epoch.wrapping_sub(1),
-            tunnel: None,
-        };
-        self.server_hops.clear();
-        self.server_hops.resize(servers, unknown);
+        self.servers.follow(servers, &self.counters.servers);
         self.redirect_ticks = snapshot.timeouts.longest() + REDIRECT_GRACE;
         self.templates.silence = self.redirect_ticks;
         let counted = snapshot.services().filter(|s| s.scheduler.kind().counts());
@@ -127,6 +121,7 @@ impl<Q: PortQueue> Worker<Q> {
 
     fn update_neighbour(&mut self, update: NeighbourUpdate) {
         self.neighbours.update(update);
+        self.servers.forget_neighbour(update.id);
         let Some(mac) = update.mac else { return };
         let hop = Hop {
             port: update.port,
@@ -147,6 +142,10 @@ impl<Q: PortQueue> Worker<Q> {
             lane.port.mac = update.mac;
             lane.port.mtu = update.mtu;
         }
+        let (mac, mtu) = (update.mac, update.mtu);
+        self.neighbours
+            .set_own_end(update.port, OwnEnd { mac, mtu });
+        self.servers.forget_ways();
     }
 
     /// Fills a page of connections, IPv4 first: the cursor's highest bit says IPv6.

@@ -68,11 +68,18 @@ impl<Q: PortQueue> Worker<Q> {
     /// Queues a finished frame on its port, or hands it to a worker that has a queue there.
     #[inline]
     pub(crate) fn transmit(&mut self, lane: usize, frame: Q::Frame) {
+        let len = frame.bytes().len();
+        self.transmit_of(lane, frame, len);
+    }
+
+    /// The same for a frame that is known to have `len` bytes.
+    #[inline]
+    pub(crate) fn transmit_of(&mut self, lane: usize, frame: Q::Frame, len: usize) {
         let to = &mut self.lanes[lane];
         if !to.port.queue.has_tx() {
             return self.transmit_elsewhere(lane, frame);
         }
-        to.out_bytes += frame.bytes().len() as u64;
+        to.out_bytes += len as u64;
         to.out.push(frame);
         if to.out.is_full() {
             self.flush(lane);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use rtrb::{Consumer, Producer};
 
+use super::servers::Servers;
 use super::{Lane, Worker};
 use crate::command::{Command, Event};
 use crate::conn::side::SideTable;
@@ -22,7 +23,7 @@ use crate::lip::LocalPorts;
 use crate::packet::Key;
 use crate::packet::ids::IpIds;
 use crate::pipeline::{DATAGRAMS, Farewells, PuntPolicers, Side, Sides, SynProxies};
-use crate::route::{Fib, Neighbours, Parking, PathMtus};
+use crate::route::{Fib, Neighbours, OwnEnd, Parking, PathMtus};
 use crate::sched::Loads;
 use crate::service::Snapshot;
 use crate::steer::{Alignment, KernelEnd, Links, Steer, UselessKey};
@@ -155,6 +156,11 @@ impl<Q: PortQueue> Worker<Q> {
             out_bytes: 0,
             inbox: Burst::new(),
         };
+        let mut neighbours = Neighbours::default();
+        for port in &ports {
+            let (mac, mtu) = (port.mac, port.mtu);
+            neighbours.set_own_end(port.id, OwnEnd { mac, mtu });
+        }
         let ids = IpIds::new(steer.me(), steer.workers(), secret[1] as u32);
         let proxies = SynProxies::new(secret, steer.workers(), now);
         let mut worker = Worker {
@@ -172,8 +178,8 @@ impl<Q: PortQueue> Worker<Q> {
             loads: Loads::new(Arc::clone(&counters), setup.peers),
             dice_seed: setup.secret[1],
             fib: setup.fib,
-            neighbours: Neighbours::default(),
-            server_hops: Vec::new(),
+            neighbours,
+            servers: Servers::default(),
             standings: Vec::new(),
             forsaken: false,
             secure_tcp: false,

@@ -75,7 +75,7 @@ impl Data {
         let sum = be16(&self.template, ipv4::CHECKSUM_AT);
         put16(frame, ipv4::CHECKSUM_AT, addresses.apply(sum));
         let sum = be16(&self.template, TCP_CHECKSUM_AT);
-        put16(frame, TCP_CHECKSUM_AT, addresses.apply_with(rest, sum));
+        put16(frame, TCP_CHECKSUM_AT, rest.apply(addresses.apply(sum)));
     }
 }
 

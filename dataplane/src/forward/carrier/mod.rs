@@ -143,7 +143,7 @@ pub(crate) fn mended<K: Key>(frame: &mut [u8], flow: &Flow<K>, change: impl FnOn
     };
     let before = checksum::sum(header);
     change(header);
-    let diff = Diff(!before).plus(Diff(checksum::sum(header)));
+    let diff = Diff::adding(!before).plus(Diff::adding(checksum::sum(header)));
     mend(header, diff);
 }
 

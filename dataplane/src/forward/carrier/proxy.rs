@@ -127,7 +127,9 @@ pub(crate) fn take_off_quoted<F: Frame>(frame: &mut F, quote: &mut Quote, header
     if sum != 0 {
         // The length counts twice: in the header and in the pseudo-header.
         let length = Diff::of(&[(u32::from(len), u32::from(shorter))]);
-        let diff = length.plus(length).plus(Diff(!checksum::sum(header)));
+        let diff = length
+            .plus(length)
+            .plus(Diff::adding(!checksum::sum(header)));
         let sum = diff.apply(sum);
         put16(udp, udp::CHECKSUM_AT, if sum == 0 { 0xffff } else { sum });
     }
@@ -182,7 +184,7 @@ pub(crate) fn prepend<F: Frame, K: Key>(frame: &mut F, flow: &mut Flow<K>, heade
         // The length counts twice: in the header and in the pseudo-header.
         let diff = longer
             .plus(Diff::of(&[(u32::from(len), u32::from(new))]))
-            .plus(Diff(checksum::sum(header)));
+            .plus(Diff::adding(checksum::sum(header)));
         let sum = diff.apply(sum);
         put16(udp, udp::CHECKSUM_AT, if sum == 0 { 0xffff } else { sum });
     }

@@ -136,7 +136,7 @@ pub(crate) fn bare_syn<F: Frame, K: Key>(frame: &mut F, flow: &mut Flow<K>) {
     let shorter = resize(frame.bytes_mut(), flow, (end - eth::HEADER_LEN) as u16);
     mend(
         &mut frame.bytes_mut()[usize::from(flow.l4)..],
-        shorter.plus(Diff(!gone)),
+        shorter.plus(Diff::adding(!gone)),
     );
     // Shorter always fits.
     let _ = frame.set_len(end);
@@ -155,7 +155,7 @@ pub(crate) fn fill<F: Frame, K: Key>(frame: &mut F, flow: &mut Flow<K>, data: &[
     f[end..].copy_from_slice(data);
     let longer = resize(f, flow, ip_len);
     let l4 = usize::from(flow.l4);
-    mend(&mut f[l4..], longer.plus(Diff(checksum::sum(data))));
+    mend(&mut f[l4..], longer.plus(Diff::adding(checksum::sum(data))));
     mended(f, flow, |header| header[tcp::FLAGS_AT] |= PSH);
     true
 }
