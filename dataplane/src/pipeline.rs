@@ -38,6 +38,7 @@ mod carried_parts;
 mod errands;
 mod evict;
 mod expected;
+mod express;
 mod family;
 mod farewell;
 mod fragments;
@@ -60,7 +61,7 @@ mod syn_proxy;
 mod weeding;
 
 use abort::make_abort;
-pub(crate) use burst::{Arrival, Columns};
+pub(crate) use burst::{Arrival, Findings};
 pub(crate) use errands::Notes;
 pub(crate) use family::{Family, Side, Sides};
 pub(crate) use farewell::Farewells;
@@ -136,20 +137,6 @@ fn note<K: Family, const DIR: bool>(
 }
 
 impl<Q: PortQueue> Worker<Q> {
-    /// Stage three for IPv6, out of the way of IPv4.
-    #[inline(never)]
-    fn conclude6(
-        &mut self,
-        lane: usize,
-        frame: Q::Frame,
-        flow: &Flow<Key6>,
-        guessed: (Guess, u64),
-        arrival: Arrival,
-        now: Tick,
-    ) {
-        self.conclude(lane, frame, flow, guessed, arrival, now);
-    }
-
     /// Stage three: the connection, old or new, and the packet on its way. A guess at the
     /// connection was made, from the key's hash.
     #[inline(always)]

@@ -24,7 +24,7 @@ use crate::helper::expected::Expectations;
 use crate::io::{BURST, Burst, FramePool, PortQueue};
 use crate::packet::Key6;
 use crate::packet::ids::IpIds;
-use crate::pipeline::{Arrival, Columns, Farewells, PuntPolicers, Sides, SynProxies};
+use crate::pipeline::{Arrival, Farewells, Findings, PuntPolicers, Sides, SynProxies};
 use crate::route::{Fib, Neighbours, Parking, PathMtus};
 use crate::sched::{Loads, Memory};
 use crate::service::Snapshot;
@@ -109,7 +109,7 @@ pub struct Worker<Q: PortQueue> {
     /// Data connections that were announced.
     pub(crate) expected: Expectations,
     /// Always there between bursts.
-    pub(crate) columns: Option<Box<Columns>>,
+    pub(crate) findings: Option<Box<Findings>>,
     commands: Consumer<Command>,
     pub(crate) events: Producer<Event>,
     stopped: bool,

@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use super::memory::{HugeArray, Pages};
-use crate::cpu::{equal_bytes, prefetch};
+use crate::cpu::equal_bytes;
 
 const SLOTS: usize = 12;
 /// Bytes before the slots.
@@ -114,10 +114,20 @@ impl Index {
     pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
         let line = &self.lines[self.primary(hash)];
         let m = line.matches(tag_of(hash));
-        if m == 0 && line.head[SPILL] > 0 {
-            prefetch(&self.lines[self.alternate(hash)]);
+        if m == 0 {
+            self.prefetch_alternate(line, hash);
+            return None;
         }
-        (m != 0).then(|| line.slots[m.trailing_zeros() as usize])
+        Some(line.slots[m.trailing_zeros() as usize])
+    }
+
+    /// Starts loading the line that a key of this one may have spilled to.
+    #[cold]
+    #[inline(never)]
+    fn prefetch_alternate(&self, primary: &Line, hash: u64) {
+        if primary.head[SPILL] > 0 {
+            self.lines.prefetch(self.alternate(hash));
+        }
     }
 
     /// As [`Index::candidate`], in the alternate line.

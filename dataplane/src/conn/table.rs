@@ -170,21 +170,24 @@ impl<K: Key> ConnTable<K> {
     /// where the key may have spilled to starts loading.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn guess(&self, hash: u64) -> Option<Guess> {
-        let slot = self.index.candidate(hash)?;
-        self.entries.prefetch((slot >> 1) as usize);
-        Some(Guess(slot))
+    pub(crate) fn guess(&self, hash: u64) -> Guess {
+        self.start_loading(self.index.candidate(hash))
     }
 
     /// Stage two for the few without a guess: the same from the line they may have spilled to.
     #[cold]
     #[must_use]
     pub(crate) fn guess_spilled(&self, hash: u64) -> Guess {
-        let slot = self.index.spilled_candidate(hash);
-        slot.map_or(Guess::NONE, |slot| {
-            self.entries.prefetch((slot >> 1) as usize);
-            Guess(slot)
-        })
+        self.start_loading(self.index.spilled_candidate(hash))
+    }
+
+    #[inline(always)]
+    fn start_loading(&self, slot: Option<u32>) -> Guess {
+        let Some(slot) = slot else {
+            return Guess::NONE;
+        };
+        self.entries.prefetch((slot >> 1) as usize);
+        Guess(slot)
     }
 
     /// Stage three: what packets with `key` belong to, if the guess at it was right.
@@ -194,6 +197,14 @@ impl<K: Key> ConnTable<K> {
         let hit = Hit::from_slot(guess.0);
         let conn = self.entries.get(hit.id.0 as usize)?;
         conn.has_key(hit.dir, key).then_some(hit)
+    }
+
+    /// As [`ConnTable::confirm`]: the connection, to be changed, and the direction.
+    #[inline(always)]
+    pub(crate) fn guessed(&mut self, guess: Guess, key: &K) -> Option<(&mut Conn<K>, Direction)> {
+        let hit = Hit::from_slot(guess.0);
+        let conn = self.entries.get_mut(hit.id.0 as usize)?;
+        conn.has_key(hit.dir, key).then_some((conn, hit.dir))
     }
 
     /// Whether packets with `key` belong to `hit`.

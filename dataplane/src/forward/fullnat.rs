@@ -15,17 +15,37 @@
 use super::{Part, rewrite};
 use crate::conn::Conn;
 use crate::conn::state::Direction;
-use crate::packet::{Flow, Key4, Key6};
+use crate::packet::checksum::Diff;
+use crate::packet::{Flow, Key4, Key6, common};
+use crate::types::Proto;
 
 /// Rewrites an IPv4 packet of `conn` that goes in direction `dir`.
 #[inline(always)]
 pub(crate) fn rewrite4(frame: &mut [u8], flow: &Flow<Key4>, conn: &Conn<Key4>, dir: Direction) {
     let (addrs, ports) = conn.leaves_as(dir);
-    let (l3, l4) = match dir {
+    let (l3, l4) = diffs(conn, dir);
+    rewrite::tuple4(frame, flow, addrs, ports, l3, l4);
+}
+
+/// As [`rewrite4`], the headers of a common TCP or UDP packet.
+#[inline(always)]
+pub(crate) fn rewrite_common4(
+    headers: &mut [u8; common::LEN],
+    proto: Proto,
+    conn: &Conn<Key4>,
+    dir: Direction,
+) {
+    common::rewrite(headers, proto, conn.leaves_as(dir), diffs(conn, dir));
+}
+
+/// What the rewrite of packets in direction `dir` adds to the checksums of IPv4 and of what it
+/// carries.
+#[inline(always)]
+fn diffs(conn: &Conn<Key4>, dir: Direction) -> (Diff, Diff) {
+    match dir {
         Direction::Inbound => (conn.l3_diff, conn.l4_diff),
         Direction::Outbound => (conn.l3_diff.reversed(), conn.l4_diff.reversed()),
-    };
-    rewrite::tuple4(frame, flow, addrs, ports, l3, l4);
+    }
 }
 
 /// As [`rewrite4`], an IPv6 packet.

@@ -28,7 +28,7 @@ pub(super) fn tuple4(
         && flow.key.proto() as u8 <= Proto::Udp as u8 // or TCP
         && let Some(headers) = frame.first_chunk_mut()
     {
-        return common::rewrite(headers, flow, (addrs, ports), (l3, l4));
+        return common::rewrite(headers, flow.key.proto(), (addrs, ports), (l3, l4));
     }
     uncommon4(frame, flow, addrs, ports, l3, l4);
 }

@@ -17,24 +17,18 @@ pub const LEN: usize = ipv4::END + tcp::MIN_LEN;
 /// Bytes of its IP packet at least.
 const MIN_TOTAL: usize = LEN - eth::HEADER_LEN;
 
-/// Bytes 12 to 15: the Ethernet type, version and header length.
-const TYPE_AND_VERSION: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
-/// Of bytes 20 and 21 what makes a packet a fragment: all but reserved and don't-fragment.
-const FRAGMENT: u16 = u16::from_le_bytes([0x3f, 0xff]);
+/// Of bytes 12 to 19 the Ethernet type, version and header length, which are the same in all common
+/// packets.
+const FIXED: u64 = u64::from_le_bytes([0x08, 0x00, 0x45, 0, 0, 0, 0, 0]);
+const FIXED_MASK: u64 = u64::from_le_bytes([0xff, 0xff, 0xff, 0, 0, 0, 0, 0]);
+/// Of bytes 20 to 27 what makes a packet a fragment: all but reserved and don't-fragment.
+const FRAGMENT: u64 = u64::from_le_bytes([0x3f, 0xff, 0, 0, 0, 0, 0, 0]);
 
+/// Eight bytes at once; which is which does not matter to who compares them.
 #[inline(always)]
-fn le32(headers: &[u8; LEN], at: usize) -> u32 {
-    u32::from_le_bytes([
-        headers[at],
-        headers[at + 1],
-        headers[at + 2],
-        headers[at + 3],
-    ])
-}
-
-#[inline(always)]
-fn le16(headers: &[u8; LEN], at: usize) -> u16 {
-    u16::from_le_bytes([headers[at], headers[at + 1]])
+fn le64(headers: &[u8; LEN], at: usize) -> u64 {
+    let bytes = headers[at..].first_chunk();
+    bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// Reads a frame that is sent to `mac`, if it is a common packet and sound; `flow` is not to be
@@ -45,11 +39,12 @@ pub fn read(flow: &mut Flow, frame: &[u8], mac: Mac, trust_l3: bool) -> bool {
         return false;
     };
     let total = usize::from(be16(headers, 16));
+    let [a, b, c, d, e, f] = mac.0;
+    let ours = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
     // Differences that must be nothing, gathered for one branch.
-    let to = le32(headers, 0) ^ u32::from_le_bytes([mac.0[0], mac.0[1], mac.0[2], mac.0[3]])
-        | u32::from(le16(headers, 4) ^ u16::from_le_bytes([mac.0[4], mac.0[5]]));
-    let strange =
-        to | (le32(headers, 12) ^ TYPE_AND_VERSION) << 8 | u32::from(le16(headers, 20) & FRAGMENT);
+    let strange = (le64(headers, 0) ^ ours) << 16
+        | (le64(headers, 12) ^ FIXED) & FIXED_MASK
+        | le64(headers, 20) & FRAGMENT;
     // One comparison for both bounds: below the least, the difference wraps.
     let behind = total.wrapping_sub(MIN_TOTAL);
     if strange != 0 || behind > frame.len() - LEN {
@@ -75,8 +70,7 @@ pub fn read(flow: &mut Flow, frame: &[u8], mac: Mac, trust_l3: bool) -> bool {
     if !trust_l3 && !header_sums_up(headers) {
         return false;
     }
-    let addrs =
-        u64::from(be32(headers, ipv4::SRC_AT)) << 32 | u64::from(be32(headers, ipv4::DST_AT));
+    let addrs = le64(headers, ipv4::SRC_AT).swap_bytes();
     *flow = Flow {
         key: Key4::of(addrs, be32(headers, ipv4::END), proto),
         l4: ipv4::END as u16,
@@ -99,7 +93,7 @@ fn header_sums_up(headers: &[u8; LEN]) -> bool {
 #[inline(always)]
 pub fn rewrite(
     headers: &mut [u8; LEN],
-    flow: &Flow,
+    proto: Proto,
     (addrs, ports): (u64, u32),
     (l3, l4): (Diff, Diff),
 ) {
@@ -108,7 +102,7 @@ pub fn rewrite(
     put16(headers, ipv4::CHECKSUM_AT, TTL_DOWN.apply(l3.apply(sum)));
     headers[ipv4::SRC_AT..ipv4::END].copy_from_slice(&addrs.to_be_bytes());
     headers[ipv4::END..ipv4::END + 4].copy_from_slice(&ports.to_be_bytes());
-    if flow.key.proto() == Proto::Tcp {
+    if proto == Proto::Tcp {
         const AT: usize = ipv4::END + tcp::CHECKSUM_AT;
         let sum = be16(headers, AT);
         put16(headers, AT, l4.apply(sum));

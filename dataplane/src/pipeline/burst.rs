@@ -7,7 +7,7 @@ use crate::conn::{ConnTable, Guess};
 use crate::counters::DropReason;
 use crate::cpu::prefetch;
 use crate::io::{BURST, Burst, Frame, PortQueue};
-use crate::packet::{self, Flow, Key, Key4, Key6, Kind, checksum, common, eth};
+use crate::packet::{self, Flow, Key, Key6, Kind, checksum, common, eth};
 use crate::steer::Alignment;
 use crate::types::{CoreId, Mac, Tick};
 use crate::worker::Worker;
@@ -24,32 +24,58 @@ pub(crate) enum Arrival {
 /// What the first stage found out about a frame.
 #[derive(Debug, Clone, Copy)]
 enum Look {
+    /// A common packet: [`packet::common`].
+    Common,
+    /// Another IPv4 packet of a flow.
+    Flow4,
+    Flow6,
     Drop(DropReason),
     Kernel(Punt),
     Away(CoreId),
-    Flow4,
-    Flow6,
     /// A fragment, or ICMP.
     Odd(Kind),
 }
 
-/// What the stages find out about a burst, column by column; reused for each.
-pub(crate) struct Columns {
-    flows: [Flow; BURST],
-    hashes: [u64; BURST],
-    guesses: [Guess; BURST],
-    /// Of frames that are no common packets.
-    looks: [Look; BURST],
+impl Look {
+    #[inline(always)]
+    fn is_flow4(self) -> bool {
+        matches!(self, Look::Common | Look::Flow4)
+    }
+
+    #[inline(always)]
+    fn is_flow6(self) -> bool {
+        matches!(self, Look::Flow6)
+    }
+}
+
+/// What the stages find out about one frame.
+#[derive(Debug, Clone, Copy)]
+struct Finding {
+    /// Of an IPv4 packet.
+    flow: Flow,
+    /// Of a packet's key.
+    hash: u64,
+    guess: Guess,
+    look: Look,
+}
+
+/// What they find out about a burst; reused for each.
+pub(crate) struct Findings {
+    of: [Finding; BURST],
+    /// Apart, for IPv4 has no use for their room.
     flows6: [Flow<Key6>; BURST],
 }
 
-impl Default for Columns {
+impl Default for Findings {
     fn default() -> Self {
-        Columns {
-            flows: [Flow::NONE; BURST],
-            hashes: [0; BURST],
-            guesses: [Guess::NONE; BURST],
-            looks: [Look::Flow4; BURST],
+        let none = Finding {
+            flow: Flow::NONE,
+            hash: 0,
+            guess: Guess::NONE,
+            look: Look::Flow4,
+        };
+        Findings {
+            of: [none; BURST],
             flows6: [Flow::NONE6; BURST],
         }
     }
@@ -75,15 +101,15 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         // Taken out for the time of the burst, so that the worker can be borrowed beside it.
-        if let Some(mut columns) = self.columns.take() {
-            self.process_in(&mut columns, lane, burst, arrival, now);
-            self.columns = Some(columns);
+        if let Some(mut findings) = self.findings.take() {
+            self.process_in(&mut findings, lane, burst, arrival, now);
+            self.findings = Some(findings);
         }
     }
 
     fn process_in(
         &mut self,
-        c: &mut Columns,
+        findings: &mut Findings,
         lane: usize,
         mut burst: Burst<Q::Frame>,
         arrival: Arrival,
@@ -105,55 +131,85 @@ impl<Q: PortQueue> Worker<Q> {
             strays: unaligned && self.steer.workers() > 1,
             fills: port.fill_checksums,
         };
-        // The frames that belong to flows, by family: a bit for each.
-        let (mut v4, mut v6) = (0u32, 0u32);
-        let places = c.flows.iter_mut().zip(&mut c.hashes);
-        for ((i, frame), (flow, hash)) in burst.iter_mut().enumerate().zip(places) {
-            if is_common(door, flow, frame) {
+        let Findings { of, flows6 } = findings;
+        let mut any6 = false;
+        for (i, (frame, found)) in burst.iter_mut().zip(&mut *of).enumerate() {
+            if is_common(door, &mut found.flow, frame) {
+                found.look = Look::Common;
                 if door.strays {
-                    let owner = self.steer.owner(&flow.key);
+                    let owner = self.steer.owner(&found.flow.key);
                     if owner != self.steer.me() {
-                        c.looks[i] = Look::Away(owner);
+                        found.look = Look::Away(owner);
                         continue;
                     }
                 }
-                *hash = self.sides.v4.conns.hash(&flow.key);
-                v4 |= 1 << i;
+                found.hash = self.sides.v4.conns.hash(&found.flow.key);
                 continue;
             }
-            let flow6 = &mut c.flows6[i];
-            c.looks[i] = self.look(flow, flow6, door, frame);
-            match c.looks[i] {
-                Look::Flow4 => {
-                    *hash = self.sides.v4.conns.hash(&flow.key);
-                    v4 |= 1 << i;
-                }
+            found.look = self.look(&mut found.flow, &mut flows6[i], door, frame);
+            match found.look {
+                Look::Flow4 => found.hash = self.sides.v4.conns.hash(&found.flow.key),
                 Look::Flow6 => {
-                    *hash = self.sides.v6.conns.hash(&flow6.key);
-                    v6 |= 1 << i;
+                    found.hash = self.sides.v6.conns.hash(&flows6[i].key);
+                    any6 = true;
                 }
                 _ => {}
             }
         }
-        guess::<Key4>(&self.sides.v4.conns, v4, &c.hashes, &mut c.guesses);
-        if v6 != 0 {
-            guess::<Key6>(&self.sides.v6.conns, v6, &c.hashes, &mut c.guesses);
+        guess(&self.sides.v4.conns, Look::is_flow4, &mut of[..burst.len()]);
+        if any6 {
+            guess(&self.sides.v6.conns, Look::is_flow6, &mut of[..burst.len()]);
         }
-        for (i, frame) in burst.drain(..).enumerate() {
-            let guessed = (c.guesses[i], c.hashes[i]);
-            if v4 >> i & 1 != 0 {
-                self.conclude(lane, frame, &c.flows[i], guessed, arrival, now);
-                continue;
+        for (i, mut frame) in burst.drain(..).enumerate() {
+            let found = &of[i];
+            let ready = match found.look {
+                Look::Common => self.express(&mut frame, &found.flow, found.guess, now),
+                _ => None,
+            };
+            match ready {
+                Some((out, len)) => self.transmit_of(out, frame, len),
+                None => self.conclude_found(lane, frame, found, &flows6[i], arrival, now),
             }
-            match c.looks[i] {
-                Look::Flow4 | Look::Flow6 => {
-                    self.conclude6(lane, frame, &c.flows6[i], guessed, arrival, now);
-                }
-                Look::Drop(reason) => self.counters.dropped(reason),
-                Look::Kernel(class) => self.punt(lane, frame, class, now),
-                Look::Away(core) => self.away(core, lane, frame),
-                Look::Odd(kind) => self.odd(lane, frame, kind, arrival, now),
+        }
+    }
+
+    /// Stage three for what does not go by express.
+    #[inline(never)]
+    fn conclude_found(
+        &mut self,
+        lane: usize,
+        frame: Q::Frame,
+        found: &Finding,
+        flow6: &Flow<Key6>,
+        arrival: Arrival,
+        now: Tick,
+    ) {
+        let guessed = (found.guess, found.hash);
+        match found.look {
+            Look::Common | Look::Flow4 => {
+                self.conclude(lane, frame, &found.flow, guessed, arrival, now);
             }
+            Look::Flow6 => self.conclude6(lane, frame, flow6, guessed, arrival, now),
+            Look::Drop(reason) => self.counters.dropped(reason),
+            Look::Kernel(class) => self.punt(lane, frame, class, now),
+            Look::Away(core) => self.away(core, lane, frame),
+            Look::Odd(kind) => self.odd(lane, frame, kind, arrival, now),
+        }
+    }
+
+    /// Stage three for IPv6.
+    fn conclude6(
+        &mut self,
+        lane: usize,
+        mut frame: Q::Frame,
+        flow: &Flow<Key6>,
+        (guess, hash): (Guess, u64),
+        arrival: Arrival,
+        now: Tick,
+    ) {
+        match self.express(&mut frame, flow, guess, now) {
+            Some((out, len)) => self.transmit_of(out, frame, len),
+            None => self.conclude(lane, frame, flow, (guess, hash), arrival, now),
         }
     }
 
@@ -228,41 +284,31 @@ fn is_common<F: Frame>(door: Door, flow: &mut Flow, frame: &F) -> bool {
         && common::read(flow, frame.bytes(), door.mac, offload.l3_good)
 }
 
-/// Stage two for the frames whose bits are set: their index lines, then first guesses, whose
-/// entries start loading.
+/// Stage two for the frames that are `ours`: their index lines, then first guesses, whose entries
+/// start loading.
 #[inline(always)]
-fn guess<K: Family>(
-    conns: &ConnTable<K>,
-    frames: u32,
-    hashes: &[u64; BURST],
-    guesses: &mut [Guess; BURST],
-) {
+fn guess<K: Family>(conns: &ConnTable<K>, ours: impl Fn(Look) -> bool, of: &mut [Finding]) {
     // In a loop of its own: a prefetch waits for its page walk before it retires, and only
     // instructions close behind it overlap with that (1 M flows: 80 -> 70 ns a packet).
-    let mut left = frames;
-    while left != 0 {
-        conns.prefetch_index(hashes[next(&mut left)]);
-    }
-    let (mut left, mut spilled) = (frames, 0u32);
-    while left != 0 {
-        let i = next(&mut left);
-        match conns.guess(hashes[i]) {
-            Some(guess) => guesses[i] = guess,
-            None => spilled |= 1 << i,
+    for found in &*of {
+        if ours(found.look) {
+            conns.prefetch_index(found.hash);
         }
     }
-    while spilled != 0 {
-        let i = next(&mut spilled);
-        guesses[i] = conns.guess_spilled(hashes[i]);
+    let mut spilled = false;
+    for found in &mut *of {
+        if !ours(found.look) {
+            continue;
+        }
+        found.guess = conns.guess(found.hash);
+        spilled |= found.guess == Guess::NONE;
     }
-}
-
-/// Takes the lowest bit out of `bits`, which are not 0; its place.
-#[inline(always)]
-fn next(bits: &mut u32) -> usize {
-    let place = bits.trailing_zeros() as usize % BURST;
-    *bits &= *bits - 1;
-    place
+    if spilled {
+        let without = |found: &&mut Finding| ours(found.look) && found.guess == Guess::NONE;
+        for found in of.iter_mut().filter(without) {
+            found.guess = conns.guess_spilled(found.hash);
+        }
+    }
 }
 
 /// Completes a checksum that is partial; whether it was.
@@ -274,5 +320,3 @@ fn complete_partial<K: Key>(frame: &mut [u8], flow: &Flow<K>) -> bool {
     );
     checksum::complete_partial(frame, flow.key.proto(), l4, end)
 }
-
-const _: () = assert!(BURST == u32::BITS as usize);

@@ -6,6 +6,7 @@ use crate::conn::{Conn, ConnTable};
 use crate::forward::{Part, fullnat};
 use crate::lip::LocalPorts;
 use crate::packet::{Flow, Key, Key4, Key6};
+use crate::route::Reach;
 
 /// One worker's connections of one kind of key, and the local ports for new ones.
 pub(crate) struct Side<K: Key> {
@@ -57,6 +58,15 @@ pub(crate) trait Family: Key {
     fn side_mut(sides: &mut Sides) -> &mut Side<Self>;
     /// New addresses and ports for a packet of `conn` that goes in direction `dir`.
     fn rewrite(frame: &mut [u8], flow: &Flow<Self>, conn: &Conn<Self>, dir: Direction);
+    /// The same for a TCP or UDP packet whose headers are where they nearly always are, and both
+    /// MAC addresses; false, and nothing changed, where they are not.
+    fn rewrite_common(
+        frame: &mut [u8],
+        flow: &Flow<Self>,
+        conn: &Conn<Self>,
+        dir: Direction,
+        reach: Reach,
+    ) -> bool;
     /// The same for a part of a datagram.
     fn rewrite_part(
         frame: &mut [u8],
@@ -85,6 +95,22 @@ impl Family for Key4 {
     #[inline(always)]
     fn rewrite(frame: &mut [u8], flow: &Flow<Key4>, conn: &Conn<Key4>, dir: Direction) {
         fullnat::rewrite4(frame, flow, conn, dir);
+    }
+
+    #[inline(always)]
+    fn rewrite_common(
+        frame: &mut [u8],
+        flow: &Flow<Key4>,
+        conn: &Conn<Key4>,
+        dir: Direction,
+        reach: Reach,
+    ) -> bool {
+        let Some(headers) = frame.first_chunk_mut() else {
+            return false;
+        };
+        reach.address(headers);
+        fullnat::rewrite_common4(headers, flow.key.proto(), conn, dir);
+        true
     }
 
     fn rewrite_part(
@@ -120,6 +146,19 @@ impl Family for Key6 {
     #[inline(always)]
     fn rewrite(frame: &mut [u8], flow: &Flow<Key6>, conn: &Conn<Key6>, dir: Direction) {
         fullnat::rewrite6(frame, flow, conn, dir);
+    }
+
+    #[inline(always)]
+    fn rewrite_common(
+        frame: &mut [u8],
+        flow: &Flow<Key6>,
+        conn: &Conn<Key6>,
+        dir: Direction,
+        reach: Reach,
+    ) -> bool {
+        reach.address(frame);
+        fullnat::rewrite6(frame, flow, conn, dir);
+        true
     }
 
     fn rewrite_part(

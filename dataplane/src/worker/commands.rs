@@ -74,7 +74,8 @@ impl<Q: PortQueue> Worker<Q> {
             .map(|s| s.id.0 as usize + 1)
             .max()
             .unwrap_or(0);
-        self.servers.follow(servers, &self.counters.servers);
+        self.servers
+            .follow(&snapshot, servers, &self.counters.servers);
         self.redirect_ticks = snapshot.timeouts.longest() + REDIRECT_GRACE;
         self.templates.silence = self.redirect_ticks;
         let counted = snapshot.services().filter(|s| s.scheduler.kind().counts());

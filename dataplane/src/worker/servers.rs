@@ -1,10 +1,12 @@
 //! What a packet needs of its server, side by side: one look instead of three.
 #![forbid(unsafe_code)]
 
+use crate::conn::state::State;
 use crate::counters::{ServerCells, ServerTable};
 use crate::forward::tun::{Ends, Tunnel};
 use crate::route::{NeighbourId, Reach};
-use crate::types::ServerId;
+use crate::service::Snapshot;
+use crate::types::{Proto, ServerId};
 
 /// A server as its packets find it.
 #[derive(Debug, Clone)]
@@ -17,6 +19,21 @@ pub(crate) struct AtHand {
     pub(crate) tunnel: Option<(Tunnel, Ends)>,
     /// Whose `reach` it is.
     hop: NeighbourId,
+    /// How long connections last without packets in ESTABLISHED and in UDP's state, ticks.
+    established: u32,
+    udp: u32,
+}
+
+impl AtHand {
+    /// How long a connection lasts after a packet that keeps it in TCP's ESTABLISHED or in UDP's
+    /// state, ticks.
+    #[inline(always)]
+    pub(crate) fn ticks(&self, proto: Proto) -> u32 {
+        match proto {
+            Proto::Udp => self.udp,
+            _ => self.established,
+        }
+    }
 }
 
 /// All servers of a snapshot, by id.
@@ -26,7 +43,7 @@ pub(crate) struct Servers(Vec<AtHand>);
 impl Servers {
     /// Follows a new snapshot, whose server ids are below `count`. An id may have got another
     /// address, so the ways are looked up anew.
-    pub(super) fn follow(&mut self, count: usize, counters: &ServerTable) {
+    pub(super) fn follow(&mut self, snapshot: &Snapshot, count: usize, counters: &ServerTable) {
         let ids = (0..count as u32).map(ServerId);
         self.0.clear();
         self.0.extend(ids.map(|id| AtHand {
@@ -34,6 +51,8 @@ impl Servers {
             cells: counters.cells(id),
             tunnel: None,
             hop: NeighbourId::NONE,
+            established: snapshot.timeouts_of(id).of(State::Established),
+            udp: snapshot.timeouts_of(id).of(State::Udp),
         }));
     }
 

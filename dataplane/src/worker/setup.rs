@@ -197,7 +197,7 @@ impl<Q: PortQueue> Worker<Q> {
             records,
             templates,
             expected: Expectations::new(secret),
-            columns: Some(Box::default()),
+            findings: Some(Box::default()),
             commands,
             events,
             counters,

@@ -115,11 +115,18 @@ const ROWS: [u8; 32] = {
 #[inline]
 #[must_use]
 pub fn next(state: State, way: Way, flags: u8, secure: bool) -> State {
-    if state == ES && flags & (SYN | FIN | RST | ACK) == ACK {
-        return state; // nearly every packet; the same in each of the tables
+    if state == ES && only_acknowledges(flags) {
+        return state; // nearly every packet
     }
     let row = ROWS[usize::from(flags & 0x1f)];
     TABLES[usize::from(secure)][way as usize][usize::from(row)][state as usize % COLUMNS]
+}
+
+/// Whether a packet with `flags` leaves ESTABLISHED as it is, by each of the tables.
+#[inline]
+#[must_use]
+pub fn only_acknowledges(flags: u8) -> bool {
+    flags & (SYN | FIN | RST | ACK) == ACK
 }
 
 const _: () = {
@@ -128,7 +135,7 @@ const _: () = {
     while secure < 2 {
         let mut way = 0;
         while way < 3 {
-            // What the shortcut in `next` takes for granted.
+            // What `only_acknowledges` takes for granted.
             assert!(matches!(TABLES[secure][way][2][ES as usize], ES));
             way += 1;
         }
