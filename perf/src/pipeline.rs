@@ -183,6 +183,7 @@ fn measure(
             };
             anyhow::ensure!(delivered, "a ring is too small");
         }
+        bed.flush();
         let (a, c) = (allocations(), cycles());
         bed.drain();
         let (a, c) = (allocations() - a, cycles() - c);

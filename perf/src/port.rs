@@ -5,7 +5,7 @@
 
 use memmap2::MmapOptions;
 use rtrb::{Consumer, Producer, RingBuffer};
-use weir_dataplane::io::{Burst, Frame, PortQueue, RxChecksum};
+use weir_dataplane::io::{BURST, Burst, Frame, PortQueue, RxChecksum};
 
 const HEADROOM: usize = 128;
 const ROOM: usize = 2048;
@@ -104,31 +104,63 @@ impl Frame for BenchFrame {
     }
 }
 
-/// The worker's end.
+/// The worker's end. The rings carry whole bursts, as cheaply as may be: what is measured is the
+/// worker.
 pub(crate) struct BenchQueue {
-    rx: Consumer<BenchFrame>,
-    tx: Producer<BenchFrame>,
+    rx: Consumer<Burst<BenchFrame>>,
+    tx: Producer<Burst<BenchFrame>>,
 }
 
 /// The benchmark's end.
 pub(crate) struct Wire {
-    /// To the worker.
-    pub(crate) rx: Producer<BenchFrame>,
-    /// From the worker.
-    pub(crate) tx: Consumer<BenchFrame>,
+    rx: Producer<Burst<BenchFrame>>,
+    tx: Consumer<Burst<BenchFrame>>,
+    /// Frames for the worker, until they are a burst.
+    filling: Burst<BenchFrame>,
 }
 
-/// A port with room for `capacity` frames each way.
+/// A port with room for `capacity` frames each way, were their bursts but an eighth full.
 pub(crate) fn port(capacity: usize) -> (Wire, BenchQueue) {
-    let (to_worker, rx) = RingBuffer::new(capacity);
-    let (tx, from_worker) = RingBuffer::new(capacity);
+    let bursts = capacity.div_ceil(BURST / 8);
+    let (to_worker, rx) = RingBuffer::new(bursts);
+    let (tx, from_worker) = RingBuffer::new(bursts);
     (
         Wire {
             rx: to_worker,
             tx: from_worker,
+            filling: Burst::new(),
         },
         BenchQueue { rx, tx },
     )
+}
+
+impl Wire {
+    /// Has the worker receive a frame, with the burst that it fills or at the next
+    /// [`Wire::flush`]; gives it back when the ring is full.
+    pub(crate) fn deliver(&mut self, frame: BenchFrame) -> Option<BenchFrame> {
+        if self.filling.is_full() && !self.flush() {
+            return Some(frame);
+        }
+        self.filling.push(frame);
+        None
+    }
+
+    /// Hands over what waits to be a burst; false when the ring is full.
+    pub(crate) fn flush(&mut self) -> bool {
+        if self.filling.is_empty() {
+            return true;
+        }
+        if self.rx.is_full() {
+            return false;
+        }
+        let burst = std::mem::take(&mut self.filling);
+        self.rx.push(burst).is_ok()
+    }
+
+    /// Frames that the worker has sent.
+    pub(crate) fn sent(&mut self) -> Option<Burst<BenchFrame>> {
+        self.tx.pop().ok()
+    }
 }
 
 impl PortQueue for BenchQueue {
@@ -136,19 +168,17 @@ impl PortQueue for BenchQueue {
 
     #[inline]
     fn rx_burst(&mut self, out: &mut Burst<BenchFrame>) {
-        let n = self.rx.slots().min(out.remaining_capacity());
-        if n > 0
-            && let Ok(chunk) = self.rx.read_chunk(n)
+        if out.is_empty()
+            && let Ok(burst) = self.rx.pop()
         {
-            out.extend(chunk);
+            *out = burst;
         }
     }
 
     #[inline]
     fn tx_burst(&mut self, frames: &mut Burst<BenchFrame>) {
-        let n = self.tx.slots().min(frames.len());
-        if let Ok(chunk) = self.tx.write_chunk_uninit(n) {
-            chunk.fill_from_iter(frames.drain(..n));
+        if !self.tx.is_full() {
+            let _ = self.tx.push(std::mem::take(frames)); // there is room
         }
     }
 

@@ -196,6 +196,7 @@ fn one_worker(
             };
             bed.deliver(Side::Client, &to_vip(n, ACK, 60));
         }
+        bed.flush();
         if shared.gate.wait().is_leader() {
             shared.through.store(0, SeqCst);
         }

@@ -181,17 +181,22 @@ impl Testbed {
             return false;
         };
         frame.fill(bytes);
-        match wire.rx.push(frame) {
-            Ok(()) => true,
-            Err(rtrb::PushError::Full(frame)) => {
-                self.spare.push(frame);
-                false
-            }
+        let refused = wire.deliver(frame);
+        let delivered = refused.is_none();
+        self.spare.extend(refused);
+        delivered
+    }
+
+    /// Hands over what does not fill a burst: to be done before the clock runs.
+    pub(crate) fn flush(&mut self) {
+        for wire in &mut self.wires {
+            wire.flush();
         }
     }
 
     /// Lets the worker take all that was delivered. Returns its turns.
     pub(crate) fn drain(&mut self) -> u64 {
+        self.flush();
         let mut turns = 0;
         while self.worker.poll_once(self.now) > 0 {
             turns += 1;
@@ -206,10 +211,10 @@ impl Testbed {
             .into_iter()
             .zip(&mut self.wires)
         {
-            while let Ok(frame) = wire.tx.pop() {
-                each(side, frame.bytes());
-                self.spare.push(frame);
-                n += 1;
+            while let Some(frames) = wire.sent() {
+                frames.iter().for_each(|frame| each(side, frame.bytes()));
+                n += frames.len();
+                self.spare.extend(frames);
             }
         }
         // What the worker made is more than was delivered.

@@ -144,7 +144,7 @@ impl Index {
     #[inline(always)]
     pub(super) fn lacks(&self, hash: u64) -> bool {
         let line = &self.lines[self.primary(hash)];
-        line.spill == 0 && line.matches(tag_of(hash)) == 0
+        line.head[SPILL] == 0 && line.matches(tag_of(hash)) == 0
     }
 
     /// The slot of this hash for which `is_it` holds.

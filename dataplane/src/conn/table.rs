@@ -199,12 +199,12 @@ impl<K: Key> ConnTable<K> {
         conn.has_key(hit.dir, key).then_some(hit)
     }
 
-    /// As [`ConnTable::confirm`]: the connection, to be changed, and the direction.
+    /// As [`ConnTable::confirm`], and the connection, to be changed.
     #[inline(always)]
-    pub(crate) fn guessed(&mut self, guess: Guess, key: &K) -> Option<(&mut Conn<K>, Direction)> {
+    pub(crate) fn guessed(&mut self, guess: Guess, key: &K) -> Option<(Hit, &mut Conn<K>)> {
         let hit = Hit::from_slot(guess.0);
         let conn = self.entries.get_mut(hit.id.0 as usize)?;
-        conn.has_key(hit.dir, key).then_some((conn, hit.dir))
+        conn.has_key(hit.dir, key).then_some((hit, conn))
     }
 
     /// Whether packets with `key` belong to `hit`.

@@ -1,6 +1,7 @@
 //! The stages that look at a whole burst, so that 32 packets wait for memory together.
 #![forbid(unsafe_code)]
 
+use super::express::Express;
 use super::family::Family;
 use super::punt::{Punt, punt_class};
 use crate::conn::{ConnTable, Guess};
@@ -162,13 +163,14 @@ impl<Q: PortQueue> Worker<Q> {
         }
         for (i, mut frame) in burst.drain(..).enumerate() {
             let found = &of[i];
-            let ready = match found.look {
+            let express = match found.look {
                 Look::Common => self.express(&mut frame, &found.flow, found.guess, now),
-                _ => None,
+                _ => Express::No,
             };
-            match ready {
-                Some((out, len)) => self.transmit_of(out, frame, len),
-                None => self.conclude_found(lane, frame, found, &flows6[i], arrival, now),
+            match express {
+                Express::Ready { lane, len } => self.transmit_of(lane, frame, len),
+                Express::Aside(hit) => self.aside(lane, frame, &found.flow, hit, now),
+                Express::No => self.conclude_found(lane, frame, found, &flows6[i], arrival, now),
             }
         }
     }
@@ -208,8 +210,9 @@ impl<Q: PortQueue> Worker<Q> {
         now: Tick,
     ) {
         match self.express(&mut frame, flow, guess, now) {
-            Some((out, len)) => self.transmit_of(out, frame, len),
-            None => self.conclude(lane, frame, flow, (guess, hash), arrival, now),
+            Express::Ready { lane, len } => self.transmit_of(lane, frame, len),
+            Express::Aside(hit) => self.aside(lane, frame, flow, hit, now),
+            Express::No => self.conclude(lane, frame, flow, (guess, hash), arrival, now),
         }
     }
 

@@ -10,7 +10,7 @@
 use super::family::Family;
 use super::{INBOUND, OUTBOUND, client_reach};
 use crate::conn::state::{Direction, State, tcp};
-use crate::conn::{Conn, Guess};
+use crate::conn::{Conn, Guess, Hit};
 use crate::io::{Frame, PortQueue};
 use crate::packet::{Flow, Key};
 use crate::route::Reach;
@@ -18,8 +18,7 @@ use crate::types::Tick;
 use crate::worker::{AtHand, Worker};
 
 impl<Q: PortQueue> Worker<Q> {
-    /// Makes a packet ready to go out, if it goes by express: the lane it leaves by, and its
-    /// bytes. If not, nothing is changed.
+    /// Makes a packet ready to go out, if it goes by express. If not, nothing is changed.
     #[inline(always)]
     pub(super) fn express<K: Family>(
         &mut self,
@@ -27,31 +26,55 @@ impl<Q: PortQueue> Worker<Q> {
         flow: &Flow<K>,
         guess: Guess,
         now: Tick,
-    ) -> Option<(usize, usize)> {
+    ) -> Express {
         let conns = &mut K::side_mut(&mut self.sides).conns;
-        let (conn, dir) = conns.guessed(guess, &flow.key)?;
-        if self.forsaken || flow.ttl <= 1 || conn.is_aside() || !is_unchanged(conn, flow) {
-            return None;
+        let Some((hit, conn)) = conns.guessed(guess, &flow.key) else {
+            return Express::No;
+        };
+        if self.forsaken || !leaves_state(conn.state(), flow) {
+            return Express::No;
         }
-        let server = self.servers.get(conn.server_id())?;
+        if conn.is_aside() {
+            return Express::Aside(hit);
+        }
+        let Some(server) = self.servers.get(conn.server_id()) else {
+            return Express::No;
+        };
         let bytes = frame.bytes_mut();
-        match dir {
+        let ready = match hit.dir {
             Direction::Inbound => {
-                ready::<K, INBOUND>(bytes, flow, conn, server, server.reach?, now)
+                let reach = server.reach;
+                reach.and_then(|to| ready::<K, INBOUND>(bytes, flow, conn, server, to, now))
             }
             Direction::Outbound => {
-                let reach = client_reach(conn, &self.neighbours, &self.fib)?;
-                ready::<K, OUTBOUND>(bytes, flow, conn, server, reach, now)
+                let reach = client_reach(conn, &self.neighbours, &self.fib);
+                reach.and_then(|to| ready::<K, OUTBOUND>(bytes, flow, conn, server, to, now))
             }
-        }
+        };
+        ready.map_or(Express::No, |(lane, len)| Express::Ready { lane, len })
     }
 }
 
-/// Whether a packet leaves its connection in the state that it is in, whichever way it goes: nearly
-/// every packet does.
+/// Whether a packet goes by express.
+pub(super) enum Express {
+    /// It does, and is ready to go out.
+    Ready {
+        /// What it leaves by.
+        lane: usize,
+        /// Its bytes.
+        len: usize,
+    },
+    /// Its connection needs something else: [`Worker::aside`] may be asked at once.
+    Aside(Hit),
+    /// It does not.
+    No,
+}
+
+/// Whether a packet leaves its connection in this state, whichever way it goes: nearly every packet
+/// does.
 #[inline(always)]
-fn is_unchanged<K: Key>(conn: &Conn<K>, flow: &Flow<K>) -> bool {
-    match conn.state() {
+fn leaves_state<K: Key>(state: State, flow: &Flow<K>) -> bool {
+    match state {
         State::Established => tcp::only_acknowledges(flow.says),
         State::Udp => true,
         _ => false,
@@ -70,7 +93,10 @@ fn ready<K: Family, const DIR: bool>(
     let cells = server.cells.as_ref()?;
     let len = bytes.len();
     let dir = super::direction::<DIR>();
-    if flow.ip_len > reach.mtu() || !K::rewrite_common(bytes, flow, conn, dir, reach) {
+    if flow.ttl <= 1
+        || flow.ip_len > reach.mtu()
+        || !K::rewrite_common(bytes, flow, conn, dir, reach)
+    {
         return None;
     }
     conn.lasts(server.ticks(flow.key.proto()), now);
