@@ -170,6 +170,7 @@ where
             let after = cycles();
             if !work {
                 idle += after - now;
+                rest();
             }
             // At most one turn a poll: a generator that was held up calls nothing lost for it.
             if after >= tick {
@@ -189,6 +190,15 @@ where
             now = after;
         }
         Ok((now - start, idle))
+    }
+}
+
+/// Waits some hundred nanoseconds without asking for anything. The device writes the cache lines that are
+/// asked, and may share the core's execution units with us: it took 6 % more lifecycles for this.
+#[inline]
+fn rest() {
+    for _ in 0..8 {
+        std::hint::spin_loop();
     }
 }
 
