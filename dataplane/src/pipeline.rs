@@ -23,7 +23,7 @@ use crate::io::{Frame, PortQueue};
 use crate::packet::icmp::Problem;
 use crate::packet::tcp::flags::RST;
 use crate::packet::{Flow, Key6};
-use crate::route::{Fib, Hop, Neighbours, Reach};
+use crate::route::{Fib, Hop, Neighbours, Reach, Way as Route};
 use crate::service::{Server, Snapshot};
 use crate::steer::{Handoff, HandoffKind, KernelFrame, Progress};
 use crate::types::{CoreId, Proto, Tick};
@@ -35,6 +35,7 @@ mod aside;
 mod burst;
 mod carried;
 mod carried_parts;
+mod enter;
 mod errands;
 mod evict;
 mod expected;
@@ -58,20 +59,22 @@ mod reset;
 mod room;
 mod snat;
 mod syn_proxy;
+mod wanted;
 mod weeding;
 
 use abort::make_abort;
 pub(crate) use burst::{Arrival, Findings};
+pub(crate) use enter::{conn_gone, redirected_keys};
 pub(crate) use errands::Notes;
 pub(crate) use family::{Family, Side, Sides};
 pub(crate) use farewell::Farewells;
 pub(crate) use fragments::{DATAGRAMS, EXPIRED_A_TURN};
 use open::{Opened, Refusal};
-pub(crate) use open::{conn_gone, redirected_keys};
 pub(crate) use punt::PuntPolicers;
 use punt::{Punt, punt_class};
 use reset::make_reset;
 pub(crate) use syn_proxy::SynProxies;
+use wanted::bad_source;
 
 /// The two ways through [`Worker::forward`], as a constant: it is compiled for each.
 const INBOUND: bool = true;
@@ -438,7 +441,7 @@ impl<Q: PortQueue> Worker<Q> {
     #[inline(never)]
     fn change_state<K: Family>(&mut self, id: ConnId, after: State) {
         let conns = &mut K::side_mut(&mut self.sides).conns;
-        let before = conns.set_state(id, after);
+        let (before, late) = conns.set_state(id, after);
         let conn = conns.get(id);
         if before.is_active() != after.is_active()
             && let Some(cells) = self.counters.servers.get(conn.server_id())
@@ -450,14 +453,25 @@ impl<Q: PortQueue> Worker<Q> {
             from.sub(1);
             to.add(1);
         }
-        if conn.is_watched() {
-            self.note_state::<K>(id, after);
+        if late || conn.is_watched() {
+            self.state_changed::<K>(id, after);
+        }
+    }
+
+    /// What a change of state entails for some: a timer record that comes up sooner, or news for
+    /// who watches the connection.
+    #[inline(never)]
+    fn state_changed<K: Family>(&mut self, id: ConnId, after: State) {
+        let conns = &mut K::side_mut(&mut self.sides).conns;
+        conns.file_sooner(id);
+        if conns.get(id).is_watched() {
+            self.tell_watchers::<K>(id, after);
         }
     }
 
     /// Tells who watches a connection that it is established, or half-open no more.
     #[cold]
-    fn note_state<K: Family>(&mut self, id: ConnId, after: State) {
+    fn tell_watchers<K: Family>(&mut self, id: ConnId, after: State) {
         if after.is_established() {
             self.assure::<K>(id);
         }
@@ -470,41 +484,56 @@ impl<Q: PortQueue> Worker<Q> {
     /// As [`Worker::reach`], of a first packet: looked up.
     #[cold]
     fn find_reach<K: Family, const DIR: bool>(&mut self, id: ConnId) -> Option<Reach> {
+        if DIR == OUTBOUND {
+            let way = self.way_to_client::<K>(id)?;
+            return self.keep_client_hop::<K>(id, way.hop);
+        }
         match self.find_hop::<K, DIR>(id) {
             Ok(Next::Known(reach)) => Some(reach),
             _ => None,
         }
     }
 
+    #[inline]
+    fn way_to_client<K: Family>(&self, id: ConnId) -> Option<Route> {
+        self.fib
+            .lookup(K::side(&self.sides).conns.get(id).client().ip())
+    }
+
+    /// Keeps the next hop towards a client in its connection. If it is known, and its MAC is, that.
+    #[inline]
+    fn keep_client_hop<K: Family>(&mut self, id: ConnId, hop: Hop) -> Option<Reach> {
+        let hop = self.neighbours.find(hop)?;
+        let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
+        (conn.client_hop, conn.route_epoch) = (hop, self.fib.epoch);
+        self.neighbours.get(hop)
+    }
+
     /// Looks the next hop up, and keeps it where the next packet looks first.
     #[cold]
     fn find_hop<K: Family, const DIR: bool>(&mut self, id: ConnId) -> Result<Next, DropReason> {
+        if DIR == OUTBOUND {
+            let way = self.way_to_client::<K>(id).ok_or(DropReason::NoRoute)?;
+            let reach = self.keep_client_hop::<K>(id, way.hop);
+            return Ok(reach.map_or(Next::Ask(way.hop), Next::Known));
+        }
         let conn = K::side(&self.sides).conns.get(id);
-        if DIR == INBOUND && conn.mode() == ForwardMode::snat {
+        if conn.mode() == ForwardMode::snat {
             return self.find_far_hop::<K>(id);
         }
-        let towards = if DIR == INBOUND {
-            match self.snapshot.server(conn.server_id()) {
-                Some(server) => server.address.ip(), // of a tunnel, its far end
-                None => conn.server().ip(),
-            }
-        } else {
-            conn.client().ip()
+        let towards = match self.snapshot.server(conn.server_id()) {
+            Some(server) => server.address.ip(), // of a tunnel, its far end
+            None => conn.server().ip(),
         };
         let way = self.fib.lookup(towards).ok_or(DropReason::NoRoute)?;
         let Some(hop) = self.neighbours.find(way.hop) else {
             return Ok(Next::Ask(way.hop));
         };
         let reach = self.neighbours.get(hop);
-        if DIR == INBOUND {
-            let server = conn.server_id();
-            let tunnel = self.snapshot.server(server).and_then(Server::tunnelled);
-            let ends = way.source.and_then(|from| Ends::new(from, towards));
-            self.servers.keep(server, (hop, reach), tunnel.zip(ends));
-        } else {
-            let conn = K::side_mut(&mut self.sides).conns.get_mut(id);
-            (conn.client_hop, conn.route_epoch) = (hop, self.fib.epoch);
-        }
+        let server = conn.server_id();
+        let tunnel = self.snapshot.server(server).and_then(Server::tunnelled);
+        let ends = way.source.and_then(|from| Ends::new(from, towards));
+        self.servers.keep(server, (hop, reach), tunnel.zip(ends));
         Ok(match reach {
             Some(reach) => Next::Known(reach),
             None => Next::Ask(way.hop),
@@ -539,7 +568,7 @@ impl<Q: PortQueue> Worker<Q> {
         }
         self.counters.dropped(DropReason::NoConnection);
         let proto = flow.key.proto();
-        let wants_answer = flow.says & RST == 0 && !open::bad_source(flow.key.source());
+        let wants_answer = flow.says & RST == 0 && !bad_source(flow.key.source());
         if wants_answer && self.answers.admit(now) {
             let mac = self.lanes[lane].port.mac;
             let made = match proto {

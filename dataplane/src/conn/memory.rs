@@ -25,8 +25,6 @@ unsafe impl Zeroable for super::side::Record {}
 unsafe impl Zeroable for super::templates::Template {}
 // SAFETY: plain numbers, and arrays of them.
 unsafe impl Zeroable for super::help::HelpRecord {}
-// SAFETY: arrays of plain numbers.
-unsafe impl Zeroable for super::wheel::Chunk {}
 
 /// A fixed array of zeroed `T` in its own mapping.
 pub(super) struct HugeArray<T: Zeroable> {

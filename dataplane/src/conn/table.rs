@@ -408,28 +408,29 @@ impl<K: Key> ConnTable<K> {
         conn.lasts(ticks, now);
         if conn.state() != state {
             self.set_state(id, state);
-        }
-    }
-
-    /// Moves a connection to another state; its deadline has been set for it. The state before.
-    #[inline]
-    pub(crate) fn set_state(&mut self, id: ConnId, state: State) -> State {
-        let conn = &mut self.entries[id.0 as usize];
-        let before = conn.set_state(state);
-        if self.wheel.fires_at(conn.wheel_slot).since(conn.deadline) > 0 {
             self.file_sooner(id);
         }
-        before
     }
 
-    /// Files a record for a deadline that now lies before the one filed. Without room for it
-    /// the connection just stays until the old record comes up.
-    #[inline(never)]
-    fn file_sooner(&mut self, id: ConnId) {
+    /// Moves a connection to another state; its deadline has been set for it. The state before,
+    /// and whether its timer record comes up too late now ([`ConnTable::file_sooner`]).
+    #[inline]
+    pub(crate) fn set_state(&mut self, id: ConnId, state: State) -> (State, bool) {
+        let conn = &mut self.entries[id.0 as usize];
+        let before = conn.set_state(state);
+        let fires = self.wheel.fires_at(conn.wheel_slot);
+        (before, fires.since(conn.deadline) > 0)
+    }
+
+    /// Files a record for a deadline that now lies before the one filed, if it does. Without room
+    /// for it the connection just stays until the old record comes up.
+    #[inline]
+    pub(crate) fn file_sooner(&mut self, id: ConnId) {
         // Leave room for a record of every free entry.
         let free = self.free() as usize;
         let conn = &mut self.entries[id.0 as usize];
-        if self.wheel.spare() > free
+        if self.wheel.fires_at(conn.wheel_slot).since(conn.deadline) > 0
+            && self.wheel.spare() > free
             && let Some(slot) = self.wheel.file(id.0, conn.deadline)
         {
             conn.wheel_slot = slot;
@@ -451,13 +452,13 @@ impl<K: Key> ConnTable<K> {
             let Some(due) = self.wheel.next_due(now) else {
                 break;
             };
-            looked += due.records.len();
-            for &at in &due.records {
+            looked += due.records().len();
+            for &at in due.records() {
                 prefetch(&self.entries[at as usize]);
             }
             // Removing touches both keys' lines: load them for all before the first.
             let mut over = ArrayVec::<_, CHUNK>::new();
-            for &at in &due.records {
+            for &at in due.records() {
                 let conn = &mut self.entries[at as usize];
                 if conn.wheel_slot != due.slot {
                     continue; // a stale record

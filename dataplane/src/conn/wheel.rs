@@ -7,39 +7,44 @@
 //! and renames the valid one; the stale record is thrown away when it comes up.
 #![forbid(unsafe_code)]
 
-use arrayvec::ArrayVec;
-
 use super::memory::{HugeArray, Pages};
 use crate::types::Tick;
 
 const SLOTS: u32 = 1024;
 const FINE_BITS: u32 = 6; // a coarse slot is 64 ticks: one second
+/// Words of a chunk, one cache line: the chunk behind it, then records.
+const WORDS: usize = 16;
+/// Records in one chunk.
+pub(super) const CHUNK: usize = WORDS - 1;
 const NO_CHUNK: u32 = u32::MAX;
-/// Records in one chunk: with the link to the next, one cache line.
-pub(super) const CHUNK: usize = 15;
+/// Of a slot without a chunk. To whom files a record it is as one whose first chunk is full.
+const EMPTY: u32 = u32::MAX;
 /// The slot of an entry without a record.
 pub(super) const NO_SLOT: u16 = u16::MAX;
-
-/// One cache line of records.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Chunk {
-    next: u32,
-    records: [u32; CHUNK],
-}
+/// Chunks that can be told from one another with the number of their records beside them.
+const MOST_CHUNKS: usize = NO_CHUNK as usize / WORDS;
 
 /// What one chunk held, and the slot it was in.
 pub(super) struct Due {
     pub(super) slot: u16,
-    pub(super) records: ArrayVec<u32, CHUNK>,
+    chunk: [u32; WORDS],
+    count: usize,
+}
+
+impl Due {
+    #[inline]
+    pub(super) fn records(&self) -> &[u32] {
+        self.chunk.get(1..=self.count).unwrap_or_default()
+    }
 }
 
 /// The wheel of one table.
 pub(super) struct Wheel {
-    chunks: HugeArray<Chunk>,
-    /// First chunk of each slot (fine, then coarse) and how many records it has; the chunks
-    /// behind it are full.
-    heads: Box<[(u32, u8)]>,
+    /// Chunk after chunk.
+    words: HugeArray<u32>,
+    /// Of each slot (fine, then coarse) where the last record of its first chunk is, so also how
+    /// many that has; the chunks behind it are full.
+    heads: Box<[u32; 2 * SLOTS as usize]>,
     free: u32,
     fresh: u32,
     /// Records filed, valid and stale, and how many may be. Only the first chunk of a slot is
@@ -55,14 +60,14 @@ pub(super) struct Wheel {
 impl Wheel {
     /// A wheel with room for `records` records, all in the future of `now`.
     pub(super) fn new(records: usize, pages: Pages, now: Tick) -> std::io::Result<Wheel> {
-        let chunks = records.div_ceil(CHUNK) + 2 * SLOTS as usize;
+        let chunks = (records.div_ceil(CHUNK) + 2 * SLOTS as usize).min(MOST_CHUNKS);
         Ok(Wheel {
-            chunks: HugeArray::new(chunks, pages)?,
-            heads: vec![(NO_CHUNK, 0); 2 * SLOTS as usize].into_boxed_slice(),
+            words: HugeArray::new(chunks * WORDS, pages)?,
+            heads: Box::new([EMPTY; 2 * SLOTS as usize]),
             free: NO_CHUNK,
             fresh: 0,
             filed: 0,
-            room: records,
+            room: records.min((chunks - 2 * SLOTS as usize) * CHUNK),
             done: now,
             coarse_pending: Self::starts_second(now.after(1)),
         })
@@ -70,7 +75,7 @@ impl Wheel {
 
     /// Bytes of memory that the wheel takes.
     pub(super) fn bytes(&self) -> usize {
-        self.chunks.len() * size_of::<Chunk>()
+        self.words.len() * size_of::<u32>()
     }
 
     fn starts_second(t: Tick) -> bool {
@@ -113,18 +118,26 @@ impl Wheel {
             return None;
         }
         let slot = self.slot_for(deadline);
-        let (head, count) = self.heads[usize::from(slot)];
-        let (head, count) = if head == NO_CHUNK || usize::from(count) == CHUNK {
-            let chunk = self.take_chunk()?;
-            self.chunks[chunk as usize].next = head;
-            (chunk, 0)
-        } else {
-            (head, count)
+        let last = self.heads[usize::from(slot) % self.heads.len()];
+        let last = match last as usize % WORDS == CHUNK {
+            true => self.new_chunk(last)?,
+            false => last,
         };
-        self.chunks[head as usize].records[usize::from(count)] = record;
-        self.heads[usize::from(slot)] = (head, count + 1);
+        self.words[last as usize + 1] = record;
+        self.heads[usize::from(slot) % self.heads.len()] = last + 1;
         self.filed += 1;
         Some(slot)
+    }
+
+    /// A chunk in front of the full one whose last record is there; its link's place.
+    #[inline(never)]
+    fn new_chunk(&mut self, last: u32) -> Option<u32> {
+        let at = self.take_chunk()? * WORDS as u32;
+        self.words[at as usize] = match last {
+            EMPTY => NO_CHUNK,
+            last => last / WORDS as u32,
+        };
+        Some(at)
     }
 
     /// Takes one chunk of records that are due at `now`, walking forward in time; `None` when
@@ -154,35 +167,31 @@ impl Wheel {
     }
 
     fn take(&mut self, slot: u16) -> Option<Due> {
-        let (head, count) = self.heads[usize::from(slot)];
-        if head == NO_CHUNK {
-            return None;
-        }
-        let chunk = self.chunks[head as usize];
-        let records = chunk.records[..usize::from(count)]
-            .iter()
-            .copied()
-            .collect();
-        let left = if chunk.next == NO_CHUNK {
-            0
-        } else {
-            CHUNK as u8
+        let head = &mut self.heads[usize::from(slot)];
+        let (at, count) = match *head {
+            EMPTY => return None,
+            last => (last as usize / WORDS * WORDS, last as usize % WORDS),
         };
-        self.heads[usize::from(slot)] = (chunk.next, left);
-        self.chunks[head as usize].next = self.free;
-        self.free = head;
-        self.filed -= usize::from(count);
-        Some(Due { slot, records })
+        let place = self.words.get_mut(at..)?.first_chunk_mut::<WORDS>()?;
+        let chunk = *place;
+        *head = match chunk[0] {
+            NO_CHUNK => EMPTY,
+            next => next * WORDS as u32 + CHUNK as u32,
+        };
+        place[0] = self.free;
+        self.free = (at / WORDS) as u32;
+        self.filed -= count;
+        Some(Due { slot, chunk, count })
     }
 
     fn take_chunk(&mut self) -> Option<u32> {
         if self.free != NO_CHUNK {
             let chunk = self.free;
-            self.free = self.chunks[chunk as usize].next;
+            self.free = self.words[chunk as usize * WORDS];
             return Some(chunk);
         }
         let chunk = self.fresh;
-        if chunk as usize == self.chunks.len() {
+        if chunk as usize == self.words.len() / WORDS {
             return None;
         }
         self.fresh += 1;

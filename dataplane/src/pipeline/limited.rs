@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::family::Family;
-use super::open::bad_source;
 use super::reset::make_reset;
+use super::wanted::bad_source;
 use crate::conn::ConnId;
 use crate::conn::entry::NewConn;
 use crate::counters::DropReason;

@@ -5,21 +5,19 @@ use std::net::SocketAddr;
 
 use super::family::Family;
 use super::quic::ByCid;
-use super::syn_proxy::may_prove;
+use super::wanted::{bad_source, wanted_service};
 use super::{one_packet, quic};
+use crate::conn::ConnId;
 use crate::conn::entry::{Flags, NewConn};
-use crate::conn::state::{State, sctp, tcp};
-use crate::conn::templates::Heard;
-use crate::conn::{Conn, ConnId};
-use crate::counters::{DropReason, WorkerCounters};
+use crate::counters::DropReason;
 use crate::defense::limits::Refused;
 use crate::forward::ForwardMode;
 use crate::io::{Frame, PortQueue};
-use crate::packet::{Flow, Key, Key6, ipv4, ipv6};
+use crate::packet::{Flow, Key6};
 use crate::sched::{Loads, Memory, Request};
-use crate::service::{Asked, Candidate, Server, Service, Snapshot};
+use crate::service::{Candidate, Server, Service};
 use crate::steer::{FragmentOf, Keys, Message, Progress};
-use crate::types::{CoreId, PortId, Proto, ServerId, ServiceId, Tick};
+use crate::types::{CoreId, PortId, ServerId, ServiceId, Tick};
 use crate::worker::Worker;
 
 /// Servers tried for one packet when answers of the chosen one cannot be told apart (NAT).
@@ -137,17 +135,9 @@ impl<Q: PortQueue> Worker<Q> {
         if from == to {
             return Err(DropReason::Land.into());
         }
-        if *progress == Progress::default() {
-            self.defense.admit(service, from.ip())?;
-            if self.limits.is_on() {
-                self.limits.admit(service, from.ip(), now)?;
-            }
-        }
-        let sloppy = self.snapshot.rules.sloppy_tcp;
-        self.proxies.admits(service, k.proto(), flow.says, sloppy)?;
-        let (id, persistence) = (service.id, service.policy.persistence);
-        if let Some(persistence) = persistence {
-            *progress = self.persist(first, flow, (id, persistence), *progress, now)?;
+        let id = service.id;
+        if !self.snapshot.is_plain() || self.defense.guards() {
+            *progress = self.pass_gates(id, first, flow, *progress, now)?;
         }
         self.open_to(first, id, flow, progress, now)
     }
@@ -170,11 +160,9 @@ impl<Q: PortQueue> Worker<Q> {
         let service = self.snapshot.service(of).ok_or(DropReason::NoServer)?;
         let k = &flow.key;
         let (from, to) = (k.source(), k.destination());
-        let flags = one_packet::flags(service, k, first.part.is_none());
-        let flags = flags.with(quic::flags(service, k));
-        let by_cid = match &service.policy.quic {
-            None => ByCid::default(),
-            Some(_) => self.by_cid(service, first.frame, flow),
+        let (flags, by_cid) = match self.snapshot.is_plain() {
+            true => (Flags::NONE, ByCid::default()),
+            false => self.of_datagrams(service, first, flow),
         };
         let request = Request {
             source: from,
@@ -233,6 +221,19 @@ impl<Q: PortQueue> Worker<Q> {
             flags,
         };
         Ok(Opened::Same(self.insert(&new, now)?))
+    }
+
+    /// What a service asks for its datagrams.
+    #[inline(never)]
+    fn of_datagrams<K: Family>(
+        &self,
+        service: &Service,
+        first: First<'_>,
+        flow: &Flow<K>,
+    ) -> (Flags, ByCid) {
+        let flags = one_packet::flags(service, &flow.key, first.part.is_none());
+        let flags = flags.with(quic::flags(service, &flow.key));
+        (flags, self.by_cid(service, first.frame, flow))
     }
 
     /// Tries another server, as answers of the one chosen could not be told apart from another
@@ -330,94 +331,6 @@ impl<Q: PortQueue> Worker<Q> {
         };
         self.insert(&new, now)
     }
-
-    pub(super) fn give_up_early<K: Family>(&mut self, closing: Option<ConnId>) {
-        if let Some(closing) = closing {
-            self.close::<K>(closing);
-            self.counters.lip_early_reuse.add(1);
-        }
-    }
-
-    /// Inserts a connection, in the place of another one if the table is full, and counts it.
-    #[inline(always)]
-    pub(super) fn insert<K: Family>(
-        &mut self,
-        new: &NewConn<K>,
-        now: Tick,
-    ) -> Result<ConnId, DropReason> {
-        if self.limits.is_on() {
-            return self.insert_limited(new, now);
-        }
-        self.insert_freely(new, now)
-    }
-
-    /// As [`Worker::insert`], where no limit is to be asked, or all have been.
-    #[inline(always)]
-    pub(super) fn insert_freely<K: Family>(
-        &mut self,
-        new: &NewConn<K>,
-        now: Tick,
-    ) -> Result<ConnId, DropReason> {
-        let ticks = self.snapshot.timeouts_of(new.server_id).of(State::None);
-        let conns = &mut K::side_mut(&mut self.sides).conns;
-        let id = match conns.insert(new, ticks, now) {
-            Ok(inserted) => inserted.0,
-            Err(_) => {
-                self.make_room::<K>(now)?;
-                let conns = &mut K::side_mut(&mut self.sides).conns;
-                let inserted = conns.insert(new, ticks, now);
-                inserted.map_err(|_| DropReason::ConnTableFull)?.0
-            }
-        };
-        self.counters.conns_opened.add(1);
-        if let Some(cells) = self.counters.servers.get(new.server_id) {
-            cells.conns.add(1);
-            cells.inactive.add(1); // state NONE; the packet makes it active
-        }
-        self.loads.opened(new.server_id);
-        Ok(id)
-    }
-
-    /// Forgets a connection before its time.
-    pub(super) fn close<K: Family>(&mut self, id: ConnId) {
-        if let Some(conn) = K::side_mut(&mut self.sides).conns.remove(id) {
-            if let Some(record) = conn.side() {
-                self.records.give_back(record);
-            }
-            if conn.is_connection() {
-                conn_gone(&self.counters, &conn);
-                self.limits.gone(&self.snapshot, &conn);
-                self.proxies.gone(&conn, &self.snapshot);
-            }
-            if let Some(keys) = redirected_keys(&conn) {
-                self.release(keys);
-            }
-            if let Some(template) = conn.template() {
-                self.tell_template(template, Heard::Gone);
-            }
-        }
-    }
-}
-
-/// The keys of a connection whose answers another worker passes on.
-pub(crate) fn redirected_keys<K: Family>(conn: &Conn<K>) -> Option<Keys> {
-    use crate::conn::state::Direction::{Inbound, Outbound};
-    conn.flags().has(Flags::REDIRECTED).then(|| Keys {
-        inbound: conn.key(Inbound).widened(),
-        outbound: conn.key(Outbound).widened(),
-    })
-}
-
-/// Takes a connection that is gone out of its server's gauges.
-pub(crate) fn conn_gone<K: Key>(counters: &WorkerCounters, conn: &Conn<K>) {
-    if let Some(cells) = counters.servers.get(conn.server_id()) {
-        let gauge = if conn.state().is_active() {
-            &cells.active
-        } else {
-            &cells.inactive
-        };
-        gauge.sub(1);
-    }
 }
 
 /// The key of the packets that `server` answers with; where they do not come this way it only
@@ -426,72 +339,6 @@ fn answers_of<K: Family>(inbound: &K, mode: ForwardMode, server: SocketAddr) -> 
     match K::between(inbound.proto(), server, inbound.source()) {
         None if mode == ForwardMode::tun => Some(inbound.reversed()),
         answers => answers,
-    }
-}
-
-/// Whether no packet may come from there.
-pub(super) fn bad_source(from: SocketAddr) -> bool {
-    match from {
-        SocketAddr::V4(from) => ipv4::bad_source(u32::from(*from.ip())),
-        SocketAddr::V6(from) => ipv6::bad_source(u128::from(*from.ip())),
-    }
-}
-
-/// The service that a packet without a connection may open one to.
-#[inline(always)]
-fn wanted_service<'a, K: Key>(
-    snapshot: &'a Snapshot,
-    first: First<'_>,
-    flow: &Flow<K>,
-) -> Result<&'a Service, Refusal> {
-    let exact = match snapshot.has_marks() {
-        true => None,
-        false => snapshot.addressed_exactly(flow.key.proto(), flow.key.destination()),
-    };
-    let service = match exact {
-        Some(service) => service,
-        None => wanted_otherwise(snapshot, first.port, &flow.key)?,
-    };
-    let proves = || flow.key.proto() == Proto::Tcp && may_prove(service, flow.says);
-    if may_open(snapshot, flow) || proves() {
-        Ok(service)
-    } else {
-        Err(Refusal::NoConnection)
-    }
-}
-
-/// The same where a mark may lead to one, or a part of the address.
-#[inline(never)]
-fn wanted_otherwise<'a, K: Key>(
-    snapshot: &'a Snapshot,
-    port: PortId,
-    key: &K,
-) -> Result<&'a Service, Refusal> {
-    let to = key.destination();
-    let asked = Asked {
-        proto: key.proto(),
-        source: key.source().ip(),
-        destination: to,
-        port,
-    };
-    let exact = || snapshot.addressed_exactly(key.proto(), to);
-    if let Some(service) = snapshot.marked(&asked).or_else(exact) {
-        return Ok(service);
-    }
-    let used = snapshot.address_use(to.ip());
-    if !used.vip && !used.local {
-        return Err(Refusal::Kernel);
-    }
-    snapshot.addressed(&asked).ok_or(Refusal::NoConnection)
-}
-
-/// Whether a packet is one that a conversation begins with.
-pub(super) fn may_open<K: Key>(snapshot: &Snapshot, flow: &Flow<K>) -> bool {
-    let rules = &snapshot.rules;
-    match flow.key.proto() {
-        Proto::Tcp => tcp::opens(flow.says, rules.sloppy_tcp),
-        Proto::Udp | Proto::Icmp => true,
-        Proto::Sctp => sctp::opens(sctp::Event::of_says(flow.says), rules.sloppy_sctp),
     }
 }
 

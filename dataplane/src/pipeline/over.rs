@@ -4,8 +4,8 @@
 //! [`Rules::gives_up`]: crate::conn::state::Rules::gives_up
 #![forbid(unsafe_code)]
 
+use super::enter::conn_gone;
 use super::family::Family;
-use super::open::conn_gone;
 use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, Standing};
 use crate::conn::templates::Heard;

@@ -18,8 +18,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::family::Family;
-use super::open::{Refusal, bad_source, may_open, pick_server};
+use super::open::{Refusal, pick_server};
 use super::punt::punt_class;
+use super::wanted::{bad_source, may_open};
 use super::{Arrival, Next};
 use crate::conn::entry::NewConn;
 use crate::conn::state::Direction;

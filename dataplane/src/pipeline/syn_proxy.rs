@@ -115,7 +115,6 @@ impl<F> SynProxies<F> {
     ///
     /// # Errors
     /// What is to be done with it instead.
-    #[inline(always)]
     pub(super) fn admits(
         &mut self,
         service: &Service,
@@ -130,7 +129,6 @@ impl<F> SynProxies<F> {
         self.admits_tcp(service, says, sloppy)
     }
 
-    #[inline(never)]
     fn admits_tcp(&mut self, service: &Service, says: u8, sloppy: bool) -> Result<(), Refusal> {
         let policy = &service.policy.syn_proxy;
         let (limit, proof) = (self.limit(service), self.proof);

@@ -138,12 +138,13 @@ impl Levels {
         Levels(levels)
     }
 
-    fn lookup(&self, dst: u128) -> Option<RouteTarget> {
+    #[inline]
+    fn lookup(&self, dst: u128) -> Option<&RouteTarget> {
         self.0.iter().find_map(|level| {
             let at = level
                 .networks
                 .binary_search_by_key(&(dst & level.mask), |(net, _)| *net);
-            at.ok().map(|at| level.networks[at].1)
+            at.ok().map(|at| &level.networks[at].1)
         })
     }
 }
@@ -180,10 +181,11 @@ impl Fib {
 
     /// The way towards `dst`: at most one binary search for each prefix length, done when a
     /// connection opens or the epoch has changed, never for each packet.
+    #[inline]
     #[must_use]
     pub fn lookup(&self, dst: IpAddr) -> Option<Way> {
         let levels = if dst.is_ipv4() { &self.v4 } else { &self.v6 };
-        match levels.lookup(bits(dst))? {
+        match *levels.lookup(bits(dst))? {
             RouteTarget::Port {
                 port,
                 gateway,

@@ -194,6 +194,7 @@ pub struct Snapshot {
     /// There are connections of SNAT, perhaps: a rule stands, or a pool's address is left.
     has_snat: bool,
     tells_addresses: bool,
+    is_plain: bool,
     ranges: Option<Arc<Ranges>>,
     /// Servers by what QUIC connection IDs name them, of services that ask.
     by_quic: HashMap<(ServiceId, QuicServerId), ServerId, RandomState>,
@@ -312,6 +313,14 @@ impl Snapshot {
     #[must_use]
     pub fn tells_addresses(&self) -> bool {
         self.tells_addresses
+    }
+
+    /// Whether all services are ([`Policy::is_plain`]): an opening asks this once, and nothing of
+    /// what its service may ask for.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// The pool that a packet which leaves the director gets an address of, if a rule says so.
@@ -576,6 +585,7 @@ impl SnapshotBuilder {
         let has_ftp = services.any(|s| s.policy.persistence.is_some() && s.key.port() == Some(FTP));
         let mut services = self.services.iter().flatten();
         let tells_addresses = services.any(|s| s.client_address != ClientAddress::none);
+        let is_plain = self.services.iter().flatten().all(|s| s.policy.is_plain());
         let mut sieve = [0; SIEVE];
         for &addr in self.addresses.keys() {
             let (word, bit) = self::sieve(addr);
@@ -595,6 +605,7 @@ impl SnapshotBuilder {
             snat_pools,
             has_snat,
             tells_addresses,
+            is_plain,
             ranges,
             by_quic,
             servers: self.servers,

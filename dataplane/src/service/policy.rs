@@ -35,6 +35,20 @@ pub struct Policy {
     pub helper: Helper,
 }
 
+impl Policy {
+    /// Whether a connection to it opens without a further question: none before a server is chosen,
+    /// none about which one.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.persistence.is_none()
+            && !self.one_packet
+            && self.quic.is_none()
+            && self.syn_proxy.is_off()
+            && self.access.is_none()
+            && !self.limits.are_on()
+    }
+}
+
 /// How much a service and each of its clients may have. What is more than that is refused, and
 /// counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
