@@ -93,31 +93,40 @@ struct Door {
 }
 
 impl<Q: PortQueue> Worker<Q> {
-    /// Takes a burst that came in on port `lane` through all stages.
+    /// Takes a burst that came in on port `lane` through all stages. Each is a function of its
+    /// own, not to be joined with the next: so each has the registers for itself.
     pub(crate) fn process(
         &mut self,
-        lane: usize,
-        burst: Burst<Q::Frame>,
-        arrival: Arrival,
-        now: Tick,
-    ) {
-        // Taken out for the time of the burst, so that the worker can be borrowed beside it.
-        if let Some(mut findings) = self.findings.take() {
-            self.process_in(&mut findings, lane, burst, arrival, now);
-            self.findings = Some(findings);
-        }
-    }
-
-    fn process_in(
-        &mut self,
-        findings: &mut Findings,
         lane: usize,
         mut burst: Burst<Q::Frame>,
         arrival: Arrival,
         now: Tick,
     ) {
+        // Taken out for the time of the burst, so that the worker can be borrowed beside it.
+        let Some(mut findings) = self.findings.take() else {
+            return;
+        };
+        let any6 = self.look_at(lane, &mut burst, &mut findings, arrival);
+        let of = &mut findings.of[..burst.len()];
+        guess(&self.sides.v4.conns, Look::is_flow4, of);
+        if any6 {
+            guess(&self.sides.v6.conns, Look::is_flow6, of);
+        }
+        self.conclude_all(lane, &mut burst, &findings, arrival, now);
+        self.findings = Some(findings);
+    }
+
+    /// Stage one, and each key's hash; whether there is any packet of an IPv6 flow.
+    #[inline(never)]
+    fn look_at(
+        &mut self,
+        lane: usize,
+        burst: &mut Burst<Q::Frame>,
+        findings: &mut Findings,
+        arrival: Arrival,
+    ) -> bool {
         let mut octets = 0;
-        for frame in &burst {
+        for frame in &*burst {
             let bytes = frame.bytes();
             prefetch(bytes);
             octets += bytes.len() as u64;
@@ -157,10 +166,19 @@ impl<Q: PortQueue> Worker<Q> {
                 _ => {}
             }
         }
-        guess(&self.sides.v4.conns, Look::is_flow4, &mut of[..burst.len()]);
-        if any6 {
-            guess(&self.sides.v6.conns, Look::is_flow6, &mut of[..burst.len()]);
-        }
+        any6
+    }
+
+    /// Stage three.
+    #[inline(never)]
+    fn conclude_all(
+        &mut self,
+        lane: usize,
+        burst: &mut Burst<Q::Frame>,
+        Findings { of, flows6 }: &Findings,
+        arrival: Arrival,
+        now: Tick,
+    ) {
         for (i, mut frame) in burst.drain(..).enumerate() {
             let found = &of[i];
             let express = match found.look {
@@ -289,7 +307,7 @@ fn is_common<F: Frame>(door: Door, flow: &mut Flow, frame: &F) -> bool {
 
 /// Stage two for the frames that are `ours`: their index lines, then first guesses, whose entries
 /// start loading.
-#[inline(always)]
+#[inline(never)]
 fn guess<K: Family>(conns: &ConnTable<K>, ours: impl Fn(Look) -> bool, of: &mut [Finding]) {
     // In a loop of its own: a prefetch waits for its page walk before it retires, and only
     // instructions close behind it overlap with that (1 M flows: 80 -> 70 ns a packet).
