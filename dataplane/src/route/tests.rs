@@ -105,6 +105,41 @@ fn a_neighbour_keeps_its_index_and_an_index_can_change_hands() {
 }
 
 #[test]
+fn a_reach_has_both_ends_of_the_link_and_follows_the_port() {
+    let (port, other) = (PortId(2), PortId(1));
+    let own = |last, mtu| OwnEnd {
+        mac: Mac([2, 0, 0, 0, 7, last]),
+        mtu,
+    };
+    let mut n = Neighbours::default();
+    n.set_own_end(port, own(1, 1500));
+    n.set_own_end(other, own(2, 9000));
+    for (id, port, last) in [(0, port, 0x10), (1, other, 0x20)] {
+        n.update(NeighbourUpdate {
+            id: NeighbourId(id),
+            port,
+            addr: [10, 1, 0, last].into(),
+            mac: Some(Mac([0x0a, 0xfe, 3, 4, 5, last])),
+        });
+    }
+    let seen = |n: &Neighbours, id| {
+        let reach = n.get(NeighbourId(id)).unwrap();
+        let mut frame = [0xee; 14];
+        reach.address(&mut frame);
+        let mut short = [0xee; 11];
+        reach.address(&mut short);
+        assert_eq!(short, [0xee; 11], "no whole header");
+        (reach.port(), reach.mtu(), frame)
+    };
+    let macs = |last, own| [0x0a, 0xfe, 3, 4, 5, last, 2, 0, 0, 0, 7, own, 0xee, 0xee];
+    assert_eq!(seen(&n, 0), (port, 1500, macs(0x10, 1)));
+    assert_eq!(seen(&n, 1), (other, 9000, macs(0x20, 2)));
+    n.set_own_end(port, own(0xff, 65535));
+    assert_eq!(seen(&n, 0), (port, 65535, macs(0x10, 0xff)));
+    assert_eq!(seen(&n, 1), (other, 9000, macs(0x20, 2)));
+}
+
+#[test]
 fn parking_is_bounded_per_hop_and_in_all_and_gives_frames_back_in_order() {
     let hop = |n: u32| Hop {
         port: PortId(0),

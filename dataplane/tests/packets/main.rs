@@ -29,7 +29,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use common::*;
-use weir_dataplane::command::{Command, ConnPage, Event};
+use weir_dataplane::command::{Command, ConnPage, Event, PortUpdate};
 use weir_dataplane::conn::Eviction;
 use weir_dataplane::conn::state::{Rules, State};
 use weir_dataplane::counters::DropReason;
@@ -37,7 +37,7 @@ use weir_dataplane::io::RxChecksum;
 use weir_dataplane::packet::build::{Packet, checksums_right};
 use weir_dataplane::packet::tcp::flags::{ACK, FIN, PSH, RST, SYN};
 use weir_dataplane::packet::{self, Key, Parsed, be16, eth, ipv4, put16};
-use weir_dataplane::route::NeighbourUpdate;
+use weir_dataplane::route::{NeighbourId, NeighbourUpdate};
 use weir_dataplane::{CoreId, Mac, Proto, ServerId, Tick};
 
 fn parsed(frame: &[u8]) -> packet::Flow {
@@ -570,6 +570,77 @@ fn routes_and_macs_change_under_a_connection() {
     only(d.exchange(WAN, &to_web(client, ACK).build()));
     only(d.exchange(LAN, &answer(&at_server, ACK).build()));
     d.assert_books();
+}
+
+/// Packets of a standing connection find next hop, MAC addresses and MTU ready made: each change
+/// shows at the next packet, either way.
+#[test]
+fn what_is_kept_at_hand_is_as_fresh_as_what_it_is_made_of() {
+    for workers in [1, 3] {
+        let mut d = Director::new(&Shape::workers(workers));
+        let client = addr("192.0.2.7:40000");
+        let (_, at_server) = only(d.exchange(WAN, &to_web(client, SYN).build()));
+        only(d.exchange(LAN, &answer(&at_server, SYN | ACK).build()));
+        let request = to_web(client, ACK).payload(b"request").build();
+        let reply = answer(&at_server, ACK).payload(b"reply").build();
+        let macs = |d: &mut Director, (wan, lan): (Mac, Mac)| {
+            let at = |bytes: &[u8], dst: Mac| {
+                let mut frame = bytes.to_vec();
+                frame[..6].copy_from_slice(&dst.0);
+                frame
+            };
+            let [there, back] =
+                [(WAN, at(&request, wan)), (LAN, at(&reply, lan))].map(|(port, f)| {
+                    only(d.exchange(port, &f));
+                    only(d.exchange(port, &f)) // now from what is at hand
+                });
+            assert!(checksums_right(&there.1) && checksums_right(&back.1));
+            [there, back].map(|(to, f)| (to, eth::src(&f), eth::dst(&f)))
+        };
+        let (wan, lan) = (To::Port(WAN), To::Port(LAN));
+        let first = [(lan, LAN_MAC, server_mac(11)), (wan, WAN_MAC, ROUTER_MAC)];
+        assert_eq!(macs(&mut d, (WAN_MAC, LAN_MAC)), first);
+
+        let new = |last| Mac([2, 9, 9, 9, 9, last]);
+        let moved = |of: NeighbourUpdate, last| NeighbourUpdate {
+            mac: Some(new(last)),
+            ..of
+        };
+        d.tell(|| Command::Neighbour(moved(server_neighbour(11), 1)));
+        d.tell(|| Command::Neighbour(moved(router(), 2)));
+        let neighbours = [(lan, LAN_MAC, new(1)), (wan, WAN_MAC, new(2))];
+        assert_eq!(macs(&mut d, (WAN_MAC, LAN_MAC)), neighbours);
+
+        for (port, last) in [(WAN, 3), (LAN, 4)] {
+            let (mac, mtu) = (new(last), 1500);
+            d.tell(|| Command::Port(PortUpdate { port, mac, mtu }));
+        }
+        let ports = [(lan, new(4), new(1)), (wan, new(3), new(2))];
+        assert_eq!(macs(&mut d, (new(3), new(4))), ports);
+
+        // The server is known under another index, and its own is somebody else's.
+        let renamed = NeighbourUpdate {
+            id: NeighbourId(77),
+            ..moved(server_neighbour(11), 5)
+        };
+        let stranger = NeighbourUpdate {
+            addr: [10, 1, 0, 99].into(),
+            ..moved(server_neighbour(11), 6)
+        };
+        d.tell(|| Command::Neighbour(renamed));
+        d.tell(|| Command::Neighbour(stranger));
+        let renamed = [(lan, new(4), new(5)), (wan, new(3), new(2))];
+        assert_eq!(macs(&mut d, (new(3), new(4))), renamed);
+
+        // What does not fit any more is told so.
+        let (port, mac, mtu) = (LAN, new(4), 46);
+        d.tell(|| Command::Port(PortUpdate { port, mac, mtu }));
+        let mut big = request.clone();
+        big[..6].copy_from_slice(&new(3).0);
+        let (_, error) = only(d.exchange(WAN, &big));
+        assert_eq!((error[34], error[35], be16(&error, 40)), (3, 4, 46));
+        d.assert_books();
+    }
 }
 
 #[test]
