@@ -175,12 +175,12 @@ impl<Q: PortQueue> Worker<Q> {
         &mut self,
         lane: usize,
         burst: &mut Burst<Q::Frame>,
-        Findings { of, flows6 }: &Findings,
+        findings: &Findings,
         arrival: Arrival,
         now: Tick,
     ) {
         for (i, mut frame) in burst.drain(..).enumerate() {
-            let found = &of[i];
+            let found = &findings.of[i];
             let express = match found.look {
                 Look::Common => self.express(&mut frame, &found.flow, found.guess, now),
                 _ => Express::No,
@@ -188,7 +188,7 @@ impl<Q: PortQueue> Worker<Q> {
             match express {
                 Express::Ready { lane, len } => self.transmit_of(lane, frame, len),
                 Express::Aside(hit) => self.aside(lane, frame, &found.flow, hit, now),
-                Express::No => self.conclude_found(lane, frame, found, &flows6[i], arrival, now),
+                Express::No => self.conclude_found(lane, frame, (findings, i), arrival, now),
             }
         }
     }
@@ -199,17 +199,20 @@ impl<Q: PortQueue> Worker<Q> {
         &mut self,
         lane: usize,
         frame: Q::Frame,
-        found: &Finding,
-        flow6: &Flow<Key6>,
+        (findings, i): (&Findings, usize),
         arrival: Arrival,
         now: Tick,
     ) {
+        let found = &findings.of[i];
         let guessed = (found.guess, found.hash);
         match found.look {
             Look::Common | Look::Flow4 => {
                 self.conclude(lane, frame, &found.flow, guessed, arrival, now);
             }
-            Look::Flow6 => self.conclude6(lane, frame, flow6, guessed, arrival, now),
+            Look::Flow6 => {
+                let flow = &findings.flows6[i];
+                self.conclude6(lane, frame, flow, guessed, arrival, now);
+            }
             Look::Drop(reason) => self.counters.dropped(reason),
             Look::Kernel(class) => self.punt(lane, frame, class, now),
             Look::Away(core) => self.away(core, lane, frame),
