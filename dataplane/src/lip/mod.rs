@@ -178,6 +178,7 @@ impl<K: Key> Cursor<K> {
     }
 
     /// Works candidates out where there are none left, if there are any at all, and starts loading their index lines.
+    #[inline(never)]
     fn look_ahead(&mut self, own: &[u8], wanted: &Wanted<'_, K>) {
         let addresses = wanted.supply.count_towards(wanted.server) as u32;
         // Of few ports, none may lead to a bucket: through all of them once.
@@ -284,16 +285,6 @@ impl<K: Key> LocalPorts<K> {
     ) -> Option<Leased<K>> {
         let at = cursor as usize % CURSORS;
         let cursor = &mut self.cursors[at];
-        // Nearly always one is left that was worked out before, and free.
-        if let [.., next] = cursor.ahead[..]
-            && cursor.ahead.len() > 1
-            && next.fits(proto, server, cursor.ahead_of, &supply)
-            && conns.lookup(next.hash, &next.reply).is_none()
-        {
-            cursor.ahead.pop();
-            let (reply, early) = (next.reply, None);
-            return Some(Leased { reply, early });
-        }
         let wanted = Wanted {
             steer,
             conns,
@@ -301,6 +292,18 @@ impl<K: Key> LocalPorts<K> {
             server,
             supply,
         };
+        // Nearly always there is one that was worked out before, and free.
+        if let [.., next] = cursor.ahead[..]
+            && next.fits(proto, server, cursor.ahead_of, &supply)
+            && conns.lookup(next.hash, &next.reply).is_none()
+        {
+            cursor.ahead.pop();
+            if cursor.ahead.is_empty() {
+                cursor.look_ahead(&self.own, &wanted);
+            }
+            let (reply, early) = (next.reply, None);
+            return Some(Leased { reply, early });
+        }
         self.look_for(at, &wanted)
     }
 

@@ -179,7 +179,8 @@ impl<Q: PortQueue> Worker<Q> {
         };
         let server = self.snapshot.server(id).ok_or(DropReason::NoServer)?;
         let (mode, mut address) = (server.forward, server.address);
-        if address.port() == 0 || service.key.port().is_some_and(|port| port != to.port()) {
+        let elsewhere = || service.key.port().is_some_and(|port| port != to.port());
+        if address.port() == 0 || self.snapshot.has_ftp() && elsewhere() {
             // A server of an every-port service gets the port that the client asked for; so
             // does FTP's for a data connection.
             address.set_port(to.port());

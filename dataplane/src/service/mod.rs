@@ -315,6 +315,13 @@ impl Snapshot {
         self.tells_addresses
     }
 
+    /// Whether a service may take packets to another port than its own: FTP's data connections.
+    #[inline]
+    #[must_use]
+    pub fn has_ftp(&self) -> bool {
+        self.has_ftp
+    }
+
     /// Whether all services are ([`Policy::is_plain`]): an opening asks this once, and nothing of
     /// what its service may ask for.
     #[inline]

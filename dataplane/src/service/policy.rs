@@ -40,12 +40,22 @@ impl Policy {
     /// none about which one.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.persistence.is_none()
-            && !self.one_packet
-            && self.quic.is_none()
-            && self.syn_proxy.is_off()
-            && self.access.is_none()
-            && !self.limits.are_on()
+        let Policy {
+            persistence,
+            one_packet,
+            quic,
+            syn_proxy,
+            access,
+            limits,
+            snat: _,   // its pools' connections open elsewhere
+            helper: _, // asked of the connection, once it is open
+        } = self;
+        persistence.is_none()
+            && !one_packet
+            && quic.is_none()
+            && syn_proxy.is_off()
+            && access.is_none()
+            && !limits.are_on()
     }
 }
 
