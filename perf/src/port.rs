@@ -119,9 +119,11 @@ pub(crate) struct Wire {
     filling: Burst<BenchFrame>,
 }
 
-/// A port with room for `capacity` frames each way, were their bursts but an eighth full.
-pub(crate) fn port(capacity: usize) -> (Wire, BenchQueue) {
-    let bursts = capacity.div_ceil(BURST / 8);
+/// A port with room for `capacity` frames each way, in bursts that are full to a share of `full` at
+/// least. No more room than that: a ring is gone round and round, and what is far round is cold (with
+/// eight times as much a packet took 3 ns more).
+pub(crate) fn port(capacity: usize, full: f64) -> (Wire, BenchQueue) {
+    let bursts = (capacity as f64 / BURST as f64 / full) as usize + BURST;
     let (to_worker, rx) = RingBuffer::new(bursts);
     let (tx, from_worker) = RingBuffer::new(bursts);
     (

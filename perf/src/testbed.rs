@@ -108,7 +108,13 @@ impl Testbed {
             Policy::default(),
             &counters,
         );
-        let ((wan, wan_end), (lan, lan_end)) = (port(BUFFERS), port(BUFFERS));
+        // Of several workers each sends what it has in a turn, of its own packets or those handed over.
+        let full = if seat.steer.workers() > 1 {
+            1.0 / 8.0
+        } else {
+            1.0 / 2.0
+        };
+        let ((wan, wan_end), (lan, lan_end)) = (port(BUFFERS, full), port(BUFFERS, full));
         let (kernel, twin) = kernel_rings(256);
         let (mut say, commands) = RingBuffer::new(64);
         let (events, hear) = RingBuffer::new(64);
