@@ -7,7 +7,6 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Command;
 use std::time::Duration;
 
 use crate::client::{Held, curl};
@@ -178,16 +177,7 @@ impl House<'_> {
     /// Who answered, one request after the other, each on a connection of its own. `from` are the
     /// client's addresses and, where it is not 0, ports.
     fn ask(&self, service: &str, from: &[(Ipv4Addr, u16)], times: usize) -> Vec<usize> {
-        self.ask_by(curl(self.lab), service, from, times)
-    }
-
-    fn ask_by(
-        &self,
-        mut curl: Command,
-        service: &str,
-        from: &[(Ipv4Addr, u16)],
-        times: usize,
-    ) -> Vec<usize> {
+        let mut curl = curl(self.lab);
         for (n, (address, port)) in from.iter().enumerate() {
             if n > 0 {
                 curl.args(["--next", "--silent", "--show-error", "--fail"]);
@@ -207,21 +197,22 @@ impl House<'_> {
 
     /// How the requests of one client are shared out.
     fn requests(&self, service: &str) -> Shares {
-        self.requests_by(curl(self.lab), service)
-    }
-
-    /// The same, no faster than workers look at each other's counts.
-    fn paced_requests(&self, service: &str) -> Shares {
-        let mut curl = curl(self.lab);
-        if self.workers > 1 {
-            curl.args(["--rate", "33/s"]);
-        }
-        self.requests_by(curl, service)
-    }
-
-    fn requests_by(&self, curl: Command, service: &str) -> Shares {
-        let shares = shares(self.ask_by(curl, service, &[(CLIENT, 0)], REQUESTS));
+        let shares = shares(self.ask(service, &[(CLIENT, 0)], REQUESTS));
         println!("{service}: {shares:?}");
+        shares
+    }
+
+    /// The same, each when the one before is over and every worker knows.
+    fn paced_requests(&self, service: &str) -> Shares {
+        if self.workers == 1 {
+            return self.requests(service);
+        }
+        let one = |_| {
+            self.until_active(service, [0; 3]);
+            self.ask(service, &[(CLIENT, 0)], 1)
+        };
+        let shares = shares((0..REQUESTS).flat_map(one));
+        println!("{service}: {shares:?}, paced");
         shares
     }
 
