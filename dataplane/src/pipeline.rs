@@ -15,7 +15,7 @@
 use crate::conn::entry::Flags;
 use crate::conn::state::{Direction, State, Way, sctp, tcp, udp};
 use crate::conn::{Conn, ConnId, Guess, Hit};
-use crate::counters::DropReason;
+use crate::counters::{DropReason, ServerCells};
 use crate::io::{Frame, PortQueue};
 use crate::packet::icmp::Problem;
 use crate::packet::tcp::flags::RST;
@@ -105,18 +105,25 @@ fn note<K: Family, const DIR: bool>(
     };
     let timeouts = snapshot.timeouts_of(conn.server_id());
     conn.lasts(timeouts.of(after), now);
+    let cells = server.and_then(|server| server.cells.as_ref());
+    count::<K, DIR>(conn, cells, flow.ip_len);
+    (before != after).then_some(after)
+}
+
+/// Counts a packet of `octets` for its connection and its server.
+#[inline(always)]
+fn count<K: Family, const DIR: bool>(conn: &mut Conn<K>, cells: Option<&ServerCells>, octets: u16) {
     if DIR == INBOUND {
         conn.in_packets = conn.in_packets.saturating_add(1);
     }
-    if let Some(cells) = server.and_then(|server| server.cells.as_ref()) {
-        let (packets, octets) = match DIR {
+    if let Some(cells) = cells {
+        let (packets, bytes) = match DIR {
             INBOUND => (&cells.in_packets, &cells.in_bytes),
             OUTBOUND => (&cells.out_packets, &cells.out_bytes),
         };
         packets.add(1);
-        octets.add(u64::from(flow.ip_len));
+        bytes.add(u64::from(octets));
     }
-    (before != after).then_some(after)
 }
 
 impl<Q: PortQueue> Worker<Q> {

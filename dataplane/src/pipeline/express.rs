@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::family::Family;
-use super::{INBOUND, OUTBOUND, client_reach};
+use super::{INBOUND, OUTBOUND, client_reach, count};
 use crate::conn::state::{Direction, State, tcp};
 use crate::conn::{Conn, Guess, Hit};
 use crate::io::{Frame, PortQueue};
@@ -102,14 +102,6 @@ fn ready<K: Family, const DIR: bool>(
         return None;
     }
     conn.lasts(server.ticks(flow.key.proto()), now);
-    let (packets, octets) = match DIR {
-        INBOUND => {
-            conn.in_packets = conn.in_packets.saturating_add(1);
-            (&cells.in_packets, &cells.in_bytes)
-        }
-        OUTBOUND => (&cells.out_packets, &cells.out_bytes),
-    };
-    packets.add(1);
-    octets.add(u64::from(flow.ip_len));
+    count::<K, DIR>(conn, Some(cells), flow.ip_len);
     Some((usize::from(reach.port().0), len))
 }
